@@ -1,0 +1,67 @@
+"""Addresses as users write them: `text://host:port`, `text+unix:///path`, `websocket://host:port`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PROTOCOLS = ("text", "websocket")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to listen or connect, and the protocol spoken there.
+
+    Attributes:
+        protocol: "text" or "websocket".
+        host: name or IP address without brackets; empty for a unix socket.
+        port: TCP port; 0 lets the kernel choose one.
+        path: file of a unix socket; empty for TCP.
+    """
+
+    protocol: str
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @property
+    def is_unix(self) -> bool:
+        return bool(self.path)
+
+    @property
+    def sockaddr(self) -> str | tuple[str, int]:
+        """What `socket.bind` and `socket.connect` take."""
+        return self.path or (self.host, self.port)
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"{self.protocol}+unix://{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.protocol}://{host}:{self.port}"
+
+
+def parse_address(url: str) -> Address:
+    """Read `url`; the scheme's case is free, as in Workerman (`Text://`).
+
+    Raises:
+        ValueError: with a message that says what is wrong.
+    """
+    scheme, separator, rest = url.strip().partition("://")
+    protocol, plus, transport = scheme.lower().partition("+")
+    if not separator:
+        raise ValueError(f"{url!r} has no scheme, expected e.g. text://127.0.0.1:12345")
+    if protocol not in PROTOCOLS or (plus and transport != "unix"):
+        raise ValueError(
+            f"{url!r}: unknown scheme {scheme!r}, expected text, text+unix, websocket or websocket+unix"
+        )
+    if transport == "unix":
+        if not rest.startswith("/") or rest == "/":
+            raise ValueError(f"{url!r}: expected an absolute path after {protocol}+unix://")
+        return Address(protocol, path=rest)
+    host, colon, port = rest.rstrip("/").rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"{url!r}: an IPv6 address is written in brackets, text://[::1]:12345")
+    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise ValueError(f"{url!r}: expected {protocol}://HOST:PORT with a port of 0 to 65535")
+    return Address(protocol, host, int(port))
