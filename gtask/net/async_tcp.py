@@ -1,0 +1,227 @@
+"""`AsyncTcpConnection`: the calling end of a text connection, as in Workerman."""
+
+from __future__ import annotations
+
+import _socket
+import ipaddress
+import os
+import ssl
+from errno import EINPROGRESS
+from typing import Any
+
+import gevent
+import gevent.socket
+
+from ..address import Address, parse_address
+from ..protocols.text import MAX_FRAME_BYTES, TextDecoder
+from ..protocols.tls import TlsFilter
+from .connection import (
+    CONNECT_FAILED,
+    MAX_SEND_BUFFER_BYTES,
+    SEND_FAILED,
+    TcpConnection,
+    _encode,
+)
+from .stream import WRITE, State
+
+
+class AsyncTcpConnection(TcpConnection):
+    """Connects to a text service; set its callbacks, `send`, then `connect`.
+
+        task = AsyncTcpConnection("text://127.0.0.1:12345")
+        task.send('{"function": "add", "args": [1, 2]}')
+        task.on_message = lambda connection, result: connection.close()
+        task.connect()
+
+    Args:
+        url: ``text://host:port`` or ``text+unix:///path``; the scheme's case is free.
+        connect_timeout: seconds until a connect that hangs is told to `on_error`.
+        ssl_context: speak TLS, with this context's certificates and checks.
+
+    Raises:
+        ValueError: the URL is not of that form.
+    """
+
+    __slots__ = (
+        "_attempt",
+        "_before",
+        "_before_bytes",
+        "_timer",
+        "address",
+        "connect_timeout",
+        "ssl_context",
+    )
+
+    # Closing with unread input resets the connection, but a client that closes wants no more.
+    _lingers = False
+
+    def __init__(
+        self,
+        url: str | Address,
+        *,
+        connect_timeout: float = 5.0,
+        ssl_context: ssl.SSLContext | None = None,
+        max_frame_bytes: int = MAX_FRAME_BYTES,
+        max_send_buffer_bytes: int = MAX_SEND_BUFFER_BYTES,
+    ) -> None:
+        super().__init__(
+            max_frame_bytes=max_frame_bytes, max_send_buffer_bytes=max_send_buffer_bytes
+        )
+        self.address = parse_address(url) if isinstance(url, str) else url
+        if self.address.protocol != "text":
+            raise ValueError(f"{url}: AsyncTcpConnection speaks text:// only")
+        self.remote_address = str(self.address).partition("://")[2]
+        self.connect_timeout = connect_timeout
+        self.ssl_context = ssl_context
+        self._before: list[bytes] = []  # sent before the connection was there
+        self._before_bytes = 0
+        self._timer: Any = None
+        self._attempt = 0  # tells the events of this try from those of an earlier one
+
+    def send(self, data: str | bytes) -> bool:
+        """As `TcpConnection.send`; before the connection is there, the frame is kept for it."""
+        if self.state >= State.OPEN:
+            return super().send(data)
+        frame = _encode(data)
+        if self._before_bytes >= self.max_send_buffer_bytes:
+            self._emit("on_error", SEND_FAILED, "send buffer full, message dropped")
+            return False
+        self._before.append(frame)
+        self._before_bytes += len(frame)
+        return True
+
+    def close(self, data: str | bytes | None = None) -> None:
+        """Send `data`, if any, and close when everything is sent; also ends a connect."""
+        if self.state >= State.OPEN:
+            super().close(data)
+        else:
+            self.destroy()
+
+    def destroy(self) -> None:
+        """Close at once; ends a connect or a planned `reconnect`, too."""
+        self._stop_waiting()
+        if self.state == State.INITIAL:
+            self.state = State.CLOSED  # never connected: there is no end to tell of
+        else:
+            self._abort("destroyed here")
+
+    def connect(self) -> None:
+        """Begin to connect; returns at once. `on_connect` or `on_error`, `on_close` follow.
+
+        While connecting or connected this does nothing.
+        """
+        if self.state not in (State.INITIAL, State.CLOSED):
+            return
+        self._stop_waiting()
+        self.state = State.CONNECTING
+        self._attempt += 1
+        if self.address.is_unix:
+            self._connect_to(_socket.AF_UNIX, self.address.path)
+            return
+        try:
+            version = ipaddress.ip_address(self.address.host).version
+        except ValueError:
+            self._reactor.start(self._resolve, self._attempt)
+            return
+        family = _socket.AF_INET6 if version == 6 else _socket.AF_INET
+        self._connect_to(family, (self.address.host, self.address.port))
+
+    def reconnect(self, after: float = 0) -> None:
+        """Connect again in `after` seconds; what an earlier try did not send is gone."""
+        if self.state not in (State.INITIAL, State.CLOSED):
+            self._abort("reconnecting")
+        self._stop_waiting()
+        self._decoder = TextDecoder(self._decoder._limit)
+        if after > 0:
+            self._timer = self._reactor.loop.timer(after)
+            self._timer.start(self.connect, update=True)
+        else:
+            self.connect()
+
+    # -- connecting ---------------------------------------------------------------------------
+
+    def _resolve(self, attempt: int) -> None:
+        """Look the host's name up and connect; runs in a greenlet of its own."""
+        try:
+            with gevent.Timeout(self.connect_timeout):
+                found = gevent.socket.getaddrinfo(
+                    self.address.host, self.address.port, type=_socket.SOCK_STREAM
+                )
+        except gevent.Timeout:
+            self._fail("name look-up timed out", attempt)
+            return
+        except OSError as error:
+            self._fail(error.strerror or str(error), attempt)
+            return
+        if attempt == self._attempt and self.state == State.CONNECTING:
+            self._connect_to(found[0][0], found[0][4])
+
+    def _connect_to(self, family: int, sockaddr: Any) -> None:
+        socket = _socket.socket(family, _socket.SOCK_STREAM)
+        socket.setblocking(False)
+        self._socket = socket
+        if family != _socket.AF_UNIX:
+            socket.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        try:
+            code = socket.connect_ex(sockaddr)
+        except OSError as error:  # e.g. a unix path that is too long
+            self._fail(str(error), self._attempt)
+            return
+        if code == 0:
+            self._connected()
+        elif code == EINPROGRESS:
+            loop = self._reactor.loop
+            self._writer = loop.io(socket.fileno(), WRITE)
+            self._writer.start(self._connect_ended)
+            self._timer = loop.timer(self.connect_timeout)
+            self._timer.start(self._fail, "timed out", self._attempt, update=True)
+        else:
+            self._fail(os.strerror(code), self._attempt)
+
+    def _connect_ended(self) -> None:
+        code = self._socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+        if code:
+            self._fail(os.strerror(code), self._attempt)
+        else:
+            self._connected()
+
+    def _connected(self) -> None:
+        self._stop_waiting()
+        tls = None
+        if self.ssl_context is not None:
+            host = self.address.host or None
+            tls = TlsFilter(self.ssl_context, server_side=False, server_hostname=host)
+        self._open(self._socket, tls)
+        if tls is not None:
+            tls.start()
+            self._write_raw(tls.take_output())
+        if self._before:
+            output = b"".join(self._before)
+            self._before.clear()
+            self._before_bytes = 0
+            self._write(output)
+        if self.on_connect is not None and self.state != State.CLOSED:
+            self._emit("on_connect")
+
+    def _fail(self, why: str, attempt: int) -> None:
+        if attempt != self._attempt or self.state != State.CONNECTING:
+            return
+        self._stop_waiting()
+        self._emit("on_error", CONNECT_FAILED, f"connect {self.remote_address}: {why}")
+        self._abort(why)
+
+    def _stop_waiting(self) -> None:
+        for watcher in (self._timer, self._writer if self.state < State.OPEN else None):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+        self._timer = None
+        if self.state < State.OPEN:
+            self._writer = None
+
+    def _closed(self, reason: str) -> None:
+        self._before.clear()
+        self._before_bytes = 0
+        super()._closed(reason)
+
+

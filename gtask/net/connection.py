@@ -1,0 +1,270 @@
+"""`TcpConnection`: a text connection with Workerman's callbacks.
+
+The hub queues events; one greenlet at a time takes them from the queue and calls the user. So one
+connection's callbacks run in order and never two at once, and may block without stopping others.
+"""
+
+from __future__ import annotations
+
+import _socket
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+from ..errors import ProtocolError
+from ..protocols.text import MAX_FRAME_BYTES, TextDecoder, encode_frame
+from .reactor import Reactor, current_reactor
+from .stream import State, Stream
+
+log = logging.getLogger("gtask.connection")
+
+CONNECT_FAILED = 1
+SEND_FAILED = 2
+MAX_SEND_BUFFER_BYTES = 1024 * 1024
+CALLBACKS = ("on_connect", "on_message", "on_close", "on_error", "on_buffer_full", "on_buffer_drain")
+
+Callback = Callable[..., Any] | None
+_ids = itertools.count(1)
+
+
+class TcpConnection(Stream):
+    """One text connection; a worker makes one for each peer it accepts.
+
+    Attributes:
+        id: unique in this process.
+        context: free for the user, an empty namespace at first.
+        on_connect, on_message, on_close, on_error, on_buffer_full, on_buffer_drain: the
+            receivers of events (docs/callbacks.md), or None.
+        max_send_buffer_bytes: what may wait to be sent; a `send` beyond it is refused.
+    """
+
+    __slots__ = (
+        "_busy",
+        "_context",
+        "_decoder",
+        "_events",
+        "_pipes",
+        "_stalled",
+        "_user_paused",
+        "id",
+        "max_send_buffer_bytes",
+        "on_buffer_drain",
+        "on_buffer_full",
+        "on_close",
+        "on_connect",
+        "on_error",
+        "on_message",
+        "remote_address",
+    )
+
+    def __init__(
+        self,
+        *,
+        max_frame_bytes: int = MAX_FRAME_BYTES,
+        max_send_buffer_bytes: int = MAX_SEND_BUFFER_BYTES,
+        reactor: Reactor | None = None,
+    ) -> None:
+        super().__init__(reactor or current_reactor())
+        self.id = next(_ids)
+        self.on_connect: Callback = None
+        self.on_message: Callback = None
+        self.on_close: Callback = None
+        self.on_error: Callback = None
+        self.on_buffer_full: Callback = None
+        self.on_buffer_drain: Callback = None
+        self.max_send_buffer_bytes = max_send_buffer_bytes
+        self.remote_address = ""
+        self._context: SimpleNamespace | None = None
+        self._decoder = TextDecoder(max_frame_bytes)
+        self._events: deque[tuple[str, tuple[Any, ...]]] = deque()
+        self._busy = False  # a greenlet is delivering events
+        self._stalled = False  # the reader is stopped until that greenlet is through
+        self._user_paused = False
+        self._pipes: list[TcpConnection] | None = None  # sources to pause while our buffer is full
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id} {self.remote_address} {State(self.state).name}>"
+
+    @property
+    def context(self) -> SimpleNamespace:
+        if self._context is None:
+            self._context = SimpleNamespace()
+        return self._context
+
+    @context.setter
+    def context(self, value: Any) -> None:
+        self._context = value
+
+    @property
+    def local_address(self) -> str:
+        """This end, as ``host:port``; empty once closed."""
+        return format_address(self._socket.getsockname()) if self._socket is not None else ""
+
+    # -- the user's verbs ---------------------------------------------------------------------
+
+    def send(self, data: str | bytes) -> bool:
+        """Send one frame; never blocks.
+
+        Returns:
+            True if it is on its way. False if it was dropped: the connection is closed, or the
+            send buffer is full; the latter is also told to `on_error` with code 2.
+
+        Raises:
+            ValueError: the data holds a line feed, so the peer would read two frames.
+            TypeError: neither str nor bytes.
+        """
+        if self.state != State.OPEN:
+            return False
+        if self._buffered >= self.max_send_buffer_bytes:
+            self._emit("on_error", SEND_FAILED, "send buffer full, message dropped")
+            return False
+        self._write(_encode(data))
+        if self._buffered >= self.max_send_buffer_bytes:
+            self._filled()
+        return True
+
+    def close(self, data: str | bytes | None = None) -> None:
+        """Send `data`, if any, and close when everything is sent."""
+        if self.state == State.OPEN:
+            if data is not None:
+                self._write(_encode(data))
+            self._close("closed here", linger=self._lingers)
+
+    def destroy(self) -> None:
+        """Close at once; what was not sent yet is lost."""
+        self._abort("destroyed here")
+
+    def pause_recv(self) -> None:
+        """Read no more from the peer until `resume_recv`; the kernel holds it back."""
+        self._user_paused = True
+        self._pause()
+
+    def resume_recv(self) -> None:
+        """Read again after `pause_recv`."""
+        self._user_paused = False
+        if not self._stalled:
+            self._resume()
+
+    def pipe(self, other: TcpConnection) -> None:
+        """Send each message on to `other`, at the pace `other` takes them; close with it."""
+
+        def forward(_source: TcpConnection, data: str | bytes) -> None:
+            other.send(data)
+
+        def ended(_source: TcpConnection) -> None:
+            other.close()
+
+        self.on_message, self.on_close = forward, ended
+        if isinstance(other, TcpConnection):
+            other._pipes = [*(other._pipes or ()), self]
+
+    # -- events -------------------------------------------------------------------------------
+
+    _lingers = True
+
+    def _accept(self, socket: Any, remote_address: str, tls: Any = None) -> None:
+        """Start as the accepted end of `socket`."""
+        self.remote_address = remote_address
+        self._open(socket, tls)
+        self._emit("on_connect")
+
+    def _received(self, data: bytes) -> None:
+        for frame in self._decoder.feed(data):
+            self._events.append(("on_message", (frame.decode("utf-8", "surrogateescape"),)))
+        if self._decoder.failed:
+            self._pause()
+            self._events.append(("_too_long", ()))
+        if self._events:
+            self._wake()
+            if self._busy and not self._stalled:
+                self._stalled = True  # back-pressure: read on when these are delivered
+                self._pause()
+
+    def _ended(self) -> None:
+        self._events.append(("_peer_ended", ()))
+        self._wake()
+
+    def _flushed(self) -> None:
+        for source in self._pipes or ():
+            source.resume_recv()
+        if self.on_buffer_drain is not None:
+            self._emit("on_buffer_drain")
+
+    def _filled(self) -> None:
+        for source in self._pipes or ():
+            source.pause_recv()
+        if self.on_buffer_full is not None:
+            self._emit("on_buffer_full")
+
+    def _closed(self, reason: str) -> None:
+        self._emit("on_close")
+
+    def _peer_ended(self) -> None:
+        # The messages before the end have been delivered: their answers are in the buffer.
+        if self.state == State.OPEN:
+            self._close("closed by the peer")
+
+    def _too_long(self) -> None:
+        error = self._decoder.error()
+        log.warning("%r: %s", self, error)
+        self._close(error.message, linger=True)
+
+    def _emit(self, event: str, *args: Any) -> None:
+        self._events.append((event, args))
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._busy:
+            self._busy = True
+            self._reactor.start(self._deliver)
+
+    def _deliver(self) -> None:
+        """Call the user for each queued event; runs in a greenlet of its own."""
+        events = self._events
+        try:
+            while events:
+                event, args = events.popleft()
+                if event[0] == "_":
+                    getattr(self, event)()
+                    continue
+                if self.state == State.CLOSED and event != "on_close" and event != "on_error":
+                    continue  # nothing but the end is told of a closed connection
+                callback = getattr(self, event)
+                if callback is not None:
+                    try:
+                        callback(self, *args)
+                    except Exception:  # the edge to user code
+                        log.exception("%r: %s failed", self, event)
+                        self._abort(f"{event} failed")
+        finally:
+            self._busy = False
+            if events:  # killed by somebody in the middle of a callback
+                self._wake()
+            if self._stalled:
+                self._stalled = False
+                if not self._user_paused and not self._decoder.failed:
+                    self._resume()
+
+
+def _encode(data: str | bytes) -> bytes:
+    if isinstance(data, str):
+        data = data.encode("utf-8", "surrogateescape")
+    elif not isinstance(data, bytes | bytearray | memoryview):
+        raise TypeError(f"send takes str or bytes, not {type(data).__name__}")
+    try:
+        return encode_frame(bytes(data))
+    except ProtocolError as error:
+        raise ValueError(error.message) from None
+
+
+def format_address(address: Any) -> str:
+    """A socket's address for people: ``127.0.0.1:80``, ``[::1]:80`` or a path."""
+    if isinstance(address, tuple):
+        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        return f"{host}:{address[1]}"
+    return address.decode() if isinstance(address, bytes) else str(address)
+
+

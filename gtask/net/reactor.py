@@ -1,0 +1,92 @@
+"""One reactor a hub: the loop, and greenlets that are used again instead of made anew.
+
+A new greenlet costs 30 to 40 µs on CPython 3.11+, because each gets an interpreter stack of its
+own by mmap; switching into one that waits costs 0.2 µs. The hub itself never runs user code.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent import monkey
+from greenlet import GreenletExit, getcurrent, greenlet
+
+log = logging.getLogger(__name__)
+
+MAX_IDLE = 128  # parked greenlets kept for the next work; each holds about 20 kB
+
+_native_local = monkey.get_original("_thread", "_local")
+_switch = greenlet.switch
+
+
+class _Runner(greenlet):
+    """Runs one piece of work after the other, parked in between."""
+
+    def __init__(self, reactor: Reactor) -> None:
+        super().__init__(parent=reactor.hub)
+        self._reactor = reactor
+
+    def run(self, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        hub, idle = self._reactor.hub, self._reactor.idle
+        while True:
+            try:
+                work(*args)
+            except GreenletExit:
+                pass  # killed by somebody: not an error
+            except BaseException:  # the edge: whatever it was, the hub must go on
+                log.exception("a callback failed")
+            if len(idle) >= MAX_IDLE:
+                return
+            idle.append(self)
+            try:
+                work, args = _switch(hub)
+            except BaseException:  # thrown at us while parked, e.g. by a late kill
+                if self in idle:
+                    idle.remove(self)
+                return
+
+
+class Reactor:
+    """What connections of one hub share. Get it by `current_reactor()`.
+
+    Attributes:
+        hub: the gevent hub of this native thread.
+        loop: its event loop.
+        idle: parked greenlets.
+    """
+
+    def __init__(self, hub: Any) -> None:
+        self.hub = hub
+        self.loop = hub.loop
+        self.idle: list[_Runner] = []
+
+    def run(self, work: Callable[..., Any], *args: Any) -> None:
+        """Run `work(*args)` in a greenlet; returns when it ends or first blocks.
+
+        Only the hub may call this, from a watcher's callback.
+        """
+        idle = self.idle
+        runner = idle.pop() if idle else _Runner(self)
+        runner.switch(work, args)
+
+    def start(self, work: Callable[..., Any], *args: Any) -> None:
+        """Run `work(*args)` in a greenlet soon; may be called from anywhere in this thread."""
+        if getcurrent() is self.hub:
+            self.run(work, *args)
+        else:
+            self.loop.run_callback(self.run, work, *args)
+
+
+_local = _native_local()
+
+
+def current_reactor() -> Reactor:
+    """The reactor of this native thread's hub; makes both where there are none yet."""
+    hub = gevent.get_hub()
+    reactor: Reactor | None = getattr(_local, "reactor", None)
+    if reactor is None or reactor.hub is not hub:
+        reactor = _local.reactor = Reactor(hub)
+    return reactor

