@@ -1,0 +1,259 @@
+"""Accepting from the socket that all workers of a service share: no herd, and fair.
+
+Every worker's epoll watches the one listening socket. Registered plainly, each new connection
+wakes all of them; EPOLLEXCLUSIVE (epoll_ctl(2)) has the kernel wake one that waits. libev does not
+know that flag, so its registration is replaced by our own, under the same key. Where that does not
+work the plain registration stays, and only costs.
+
+A worker that is full takes its registration away, and so does one that has more to do than the
+idlest, for a moment: the kernel then wakes somebody else. That makes the listen queue the one
+queue of the service, and the idlest workers its servers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+import platform
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import _socket
+from gevent.server import StreamServer
+
+from .gauge import Gauge
+
+log = logging.getLogger(__name__)
+
+EPOLL_CTL_ADD, EPOLL_CTL_DEL = 1, 2
+EPOLLIN, EPOLLEXCLUSIVE = 0x001, 1 << 28
+DEFER_SECONDS = 0.002  # for each connection that we have more than the idlest
+MAX_DEFER_SECONDS = 0.02  # then accept anyway: the idlest may be stuck
+EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+EXHAUSTED_SECONDS = 0.25
+COMPLAIN_SECONDS = 10.0
+
+
+class _EpollEvent(ctypes.Structure):
+    if platform.machine() == "x86_64":  # the kernel's ABI packs it there, and only there
+        _pack_ = 1
+        _layout_ = "ms"
+    _fields_ = (("events", ctypes.c_uint32), ("data", ctypes.c_uint64))
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Gate:
+    """Whether the kernel may wake this process for a connection.
+
+    Args:
+        loop: the gevent loop, whose watcher for `fd` has been started.
+        fd: the listening socket.
+    """
+
+    def __init__(self, loop: Any, fd: int) -> None:
+        self._loop = loop
+        self._fd = fd
+        self._event: _EpollEvent | None = None
+        self.is_open = True
+        # libev registers a watcher when the loop turns next. Should it ever make its epoll anew
+        # (it does when it meets an event it cannot explain), ours is lost and made again.
+        self._later = loop.timer(0)
+        self._later.start(self._take_over)
+        self._forked = loop.fork(ref=False)
+        self._forked.start(self._start_over)
+
+    @property
+    def is_exclusive(self) -> bool:
+        """The kernel wakes one process for each connection, not all."""
+        return self._event is not None
+
+    def open(self) -> None:
+        """Take part in accepting."""
+        if not self.is_open:
+            self.is_open = True
+            if self._event is not None:
+                self._control(EPOLL_CTL_ADD)
+
+    def shut(self) -> None:
+        """Take no part, until `open`."""
+        if self.is_open:
+            self.is_open = False
+            if self._event is not None:
+                self._control(EPOLL_CTL_DEL)
+
+    def close(self) -> None:
+        """Give the registration up; to be called before `fd` is closed, as others hold it open."""
+        self.shut()
+        for watcher in (self._later, self._forked):
+            watcher.stop()
+            watcher.close()
+
+    def _take_over(self) -> None:
+        key = self._registered_key()
+        if key is None:
+            return
+        self._event = _EpollEvent(EPOLLIN | EPOLLEXCLUSIVE, key)
+        self._control(EPOLL_CTL_DEL)
+        if self.is_open and not self._control(EPOLL_CTL_ADD):
+            self._event.events = EPOLLIN
+            self._control(EPOLL_CTL_ADD)
+            self._event = None
+
+    def _start_over(self) -> None:
+        self._event = None
+        self._later.stop()
+        self._later.start(self._take_over)
+
+    def _registered_key(self) -> int | None:
+        """The user data that libev registered our socket with, as proc(5) shows it."""
+        try:
+            with open(f"/proc/self/fdinfo/{self._loop.fileno()}") as info:
+                for line in info:
+                    words = line.split()
+                    if words[0] == "tfd:" and int(words[1]) == self._fd:
+                        return int(words[5], 16)
+        except (OSError, ValueError, IndexError, TypeError):
+            log.info("cannot accept exclusively", exc_info=True)
+        return None
+
+    def _control(self, operation: int) -> bool:
+        event = ctypes.byref(self._event) if self._event is not None else None
+        return bool(_libc.epoll_ctl(self._loop.fileno(), operation, self._fd, event) == 0)
+
+
+class Acceptor(StreamServer):  # type: ignore[misc]
+    """gevent's `StreamServer`, accepting plain C sockets, one a turn, when it is our turn.
+
+    Args:
+        listener: the master's listening socket, non-blocking.
+        handle: called with each socket and its peer's address, in the hub.
+        gauge: our load and our siblings'.
+        is_full: nothing may be accepted now; when it becomes so, call `reconsider`.
+        strict: accept only as the idlest of all (services that run one task at a time).
+    """
+
+    max_accept = 1
+
+    def __init__(
+        self,
+        listener: Any,
+        handle: Callable[[Any, Any], None],
+        gauge: Gauge,
+        is_full: Callable[[], bool],
+        *,
+        strict: bool = False,
+    ) -> None:
+        # A duplicate, as the server closes what it was given; and with gevent's C base class,
+        # whose `_accept` neither blocks nor makes a Python socket.
+        fd = os.dup(listener.fileno())
+        super().__init__(_socket.socket(listener.family, listener.type, 0, fd), None, spawn=None)
+        self.set_handle(handle)
+        self._gauge = gauge
+        self._is_full = is_full
+        self._slack = 0 if strict else 1
+        self._rows = 1
+        self._deferred = 0.0  # since when we wait for an idler sibling to accept; 0: we do not
+        self._complained = 0.0
+        self._gate: Gate | None = None
+        self._wait: Any = None
+
+    def start(self) -> None:
+        super().start()
+        self._wait = self.loop.timer(DEFER_SECONDS)
+        self._gate = Gate(self.loop, self.socket.fileno())
+        self.refresh()
+
+    def refresh(self) -> None:
+        """To be called every second: look for new siblings, and for a wake-up that was lost."""
+        self._rows = self._gauge.siblings()
+        gate = self._gate
+        if gate is not None and gate.is_open:
+            gate.shut()
+            gate.open()  # registering anew has the kernel look at the queue
+        self.reconsider()
+
+    def do_read(self) -> tuple[Any, Any] | None:
+        """Accept one connection, if it is our turn; called by the hub."""
+        assert self._gate is not None
+        if not self._gate.is_open:
+            return None
+        listener = self.socket
+        try:
+            fd, address = listener._accept()
+        except BlockingIOError:
+            return None  # a sibling was faster
+        except OSError as error:
+            if error.errno in EXHAUSTED:
+                self._exhausted(error)
+            return None  # else the peer has gone again, accept(2)
+        return _socket.socket(listener.family, listener.type, 0, fd), address
+
+    def do_handle(self, socket: Any, address: Any) -> None:
+        """Hand the connection over, and see whose turn it is now."""
+        self._handle(socket, address)
+        self.reconsider()
+
+    def reconsider(self) -> None:
+        """Open or shut the gate, as the loads are now."""
+        gate = self._gate
+        if gate is None:
+            return
+        if self._is_full():
+            self._deferred = 0.0
+            gate.shut()
+            self._gauge.on_change = self.reconsider
+            return
+        if self._rows > 1:
+            excess, least = self._gauge.excess(self._rows)
+            if excess > self._slack + least // 8 and self._may_defer(excess):
+                gate.shut()
+                self._gauge.on_change = self.reconsider
+                return
+        self._deferred = 0.0
+        self._gauge.on_change = None
+        gate.open()
+
+    def _may_defer(self, excess: int) -> bool:
+        now = monotonic()
+        if not self._deferred:
+            self._deferred = now
+        left = self._deferred + MAX_DEFER_SECONDS - now
+        if left <= 0:
+            return False
+        self._wait.stop()
+        self._wait = self.loop.timer(min(left, DEFER_SECONDS * excess))
+        self._wait.start(self.reconsider)
+        return True
+
+    def _exhausted(self, error: OSError) -> None:
+        """No descriptor is left: let some be closed before we try again."""
+        assert self._gate is not None
+        now = monotonic()
+        if now - self._complained > COMPLAIN_SECONDS:
+            self._complained = now
+            log.error("cannot accept connections: %s", error.strerror)
+        self._gate.shut()
+        self._wait.stop()
+        self._wait = self.loop.timer(EXHAUSTED_SECONDS)
+        self._wait.start(self.reconsider)
+
+    def finish(self) -> None:
+        """Accept what is in the queue already, then never again."""
+        gate, self._gate = self._gate, None
+        if gate is None:
+            return
+        self._gauge.on_change = None
+        self._wait.stop()
+        gate.close()
+        while True:
+            try:
+                fd, address = self.socket._accept()
+            except OSError:
+                break
+            self._handle(_socket.socket(self.socket.family, self.socket.type, 0, fd), address)
+        self.close()

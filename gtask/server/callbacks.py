@@ -1,0 +1,147 @@
+"""A text service of callbacks: what Workerman's `onMessage` is, as opposed to `@task` functions."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from ..net.connection import CALLBACKS, TcpConnection, format_address
+from ..net.reactor import Reactor
+from ..net.stream import State
+from .gauge import Gauge
+
+if TYPE_CHECKING:
+    from ..worker import Worker
+
+IDLE_SECONDS = 1.0  # how long a drained connection may be silent before it is closed
+
+
+class WorkerConnection(TcpConnection):
+    """An accepted connection; starts with its worker's callbacks.
+
+    Attributes:
+        worker: the `Worker` it belongs to.
+    """
+
+    __slots__ = ("_service", "last_active", "worker")
+
+    def __init__(self, service: CallbackService) -> None:
+        worker = service.worker
+        super().__init__(
+            max_frame_bytes=worker.max_frame_bytes,
+            max_send_buffer_bytes=worker.max_send_buffer_bytes,
+            reactor=service.reactor,
+        )
+        self._service = service
+        self.worker = worker
+        self.last_active = monotonic()
+        for name in CALLBACKS:
+            setattr(self, name, getattr(worker, name))
+
+    @property
+    def is_busy(self) -> bool:
+        """A callback runs, or waits to."""
+        return self._busy or bool(self._events)
+
+    def _received(self, data: bytes) -> None:
+        self.last_active = monotonic()
+        super()._received(data)
+
+    def _deliver(self) -> None:
+        service = self._service
+        service.entered()
+        try:
+            super()._deliver()
+        finally:
+            service.finished()
+
+    def _closed(self, reason: str) -> None:
+        self._service.forget(self)
+        super()._closed(reason)
+
+
+class CallbackService:
+    """Gives the connections of one worker process to its callbacks."""
+
+    def __init__(self, worker: Worker, reactor: Reactor, gauge: Gauge) -> None:
+        self.worker = worker
+        self.reactor = reactor
+        self.gauge = gauge
+        self.running = 0
+        self.is_draining = False
+        self.on_full: Any = None
+        self.on_abandoned: Any = None
+        self.connections: dict[int, WorkerConnection] = worker.connections
+
+    def accept(self, socket: Any, address: Any, tls: Any = None) -> None:
+        """Serve the peer on `socket`."""
+        connection = WorkerConnection(self)
+        self.connections[connection.id] = connection
+        connection._accept(socket, format_address(address), tls)
+
+    def forget(self, connection: WorkerConnection) -> None:
+        """`connection` has been closed."""
+        if self.connections.pop(connection.id, None) is not None:
+            self.gauge.closed(connection.bytes_read, connection.bytes_written)
+
+    def entered(self) -> None:
+        """A greenlet begins to call the user."""
+        self.running += 1
+        self.gauge.entered(0, monotonic(), self.running)
+
+    def finished(self) -> None:
+        """It is through."""
+        self.running -= 1
+        self.gauge.finished(False, self.running)
+
+    def drain(self) -> None:
+        """Close each connection when its callbacks are through."""
+        self.is_draining = True
+        self.sweep()
+
+    def sweep(self, idle_seconds: float = IDLE_SECONDS) -> None:
+        """Close connections that wait for nothing and were silent for `idle_seconds`."""
+        since = monotonic() - idle_seconds
+        for connection in list(self.connections.values()):
+            if (
+                connection.state == State.OPEN
+                and connection.last_active < since
+                and not connection.is_busy
+            ):
+                connection.close()
+
+    def stop(self) -> None:
+        """The drain's time is up."""
+
+    def abort(self) -> None:
+        """Close every connection now."""
+        for connection in list(self.connections.values()):
+            connection.destroy()
+
+    def oldest(self) -> tuple[int, float]:
+        """Callbacks are not watched one by one."""
+        return 0, 0.0
+
+    def report(self) -> list[dict[str, Any]]:
+        """Each connection, for the operator."""
+        now = monotonic()
+        return [
+            {
+                "peer": connection.remote_address,
+                "protocol": "text",
+                "outstanding": int(connection.is_busy),
+                "bytes_read": connection.bytes_read,
+                "bytes_written": connection.bytes_written,
+                "send_buffer": connection._buffered,
+                "idle_seconds": round(now - connection.last_active, 3),
+            }
+            for connection in self.connections.values()
+        ]
+
+    @property
+    def is_full(self) -> bool:
+        return False
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.running and not self.connections

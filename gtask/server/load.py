@@ -1,0 +1,102 @@
+"""The user's code: from settings to `Worker` objects, with everything imported.
+
+Runs in a mold, with everything monkey-patched. What is wrong is told all at once, by file,
+section and key, with the line of the user's code it happened in.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from dataclasses import fields
+from types import ModuleType
+from typing import Any
+
+from ..config import ServiceSettings, Settings
+from ..errors import ConfigError
+from ..worker import CALLBACKS, Worker
+
+
+def load_workers(settings: Settings) -> dict[str, Worker]:
+    """A `Worker` for each service, by name, its tasks and handlers imported.
+
+    Raises:
+        ConfigError: all that is wrong.
+    """
+    for path in reversed(("", *settings.python_path)):
+        directory = os.path.abspath(path)
+        if directory not in sys.path:
+            sys.path.insert(0, directory)
+    workers: dict[str, Worker] = {}
+    problems: list[str] = []
+    for service in settings.services:
+        try:
+            workers[service.name] = _load(service)
+        except ConfigError as error:
+            where = f"{settings.file or 'settings'} [worker:{service.name}]"
+            problems += [f"{where} {problem}" for problem in error.problems]
+    if problems:
+        raise ConfigError(problems)
+    return workers
+
+
+def _load(service: ServiceSettings) -> Worker:
+    options = {
+        field.name: getattr(service, field.name)
+        for field in fields(ServiceSettings)
+        if field.name not in ("name", "listen", "tasks")
+    }
+    worker = Worker(service.listen, name=service.name)
+    for name, value in options.items():
+        setattr(worker, name, value)
+    problems: list[str] = []
+    modules = [_import("tasks", name, problems) for name in service.tasks]
+    handler = _import("handler", service.handler, problems) if service.handler else None
+    if not problems:
+        try:
+            worker.tasks = modules
+            worker.load()
+        except ConfigError as error:
+            problems += [f"tasks: {problem}" for problem in error.problems]
+    if handler is not None:
+        _take_callbacks(worker, handler, problems)
+    if problems:
+        raise ConfigError(problems)
+    return worker
+
+
+def _import(key: str, name: str, problems: list[str]) -> ModuleType | Any:
+    try:
+        return importlib.import_module(name)
+    except BaseException as error:  # the edge to user code: a module may even call sys.exit
+        problems.append(f"{key}: cannot import {name}: {describe(error)}")
+        return None
+
+
+def _take_callbacks(worker: Worker, handler: ModuleType, problems: list[str]) -> None:
+    found = {name: getattr(handler, name) for name in CALLBACKS if hasattr(handler, name)}
+    for name, callback in found.items():
+        if callback is not None and not callable(callback):
+            problems.append(f"handler: {handler.__name__}.{name} is not a function")
+        setattr(worker, name, callback)
+    worker.application = getattr(handler, "application", None)
+    if not found and worker.application is None:
+        problems.append(
+            f"handler: module {handler.__name__} has neither on_message nor application"
+        )
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line, with the innermost line of code it passed outside gtask."""
+    what = traceback.format_exception_only(error)[-1].strip()
+    if isinstance(error, SyntaxError):
+        return f"{what} ({error.filename}, line {error.lineno})"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(("<", os.path.dirname(__file__), os.path.dirname(importlib.__file__)))
+    ]
+    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return what + where
