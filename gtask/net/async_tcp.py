@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import _socket
-import ipaddress
-import os
 import ssl
-from errno import EINPROGRESS
 from typing import Any
-
-import gevent
-import gevent.socket
 
 from ..address import Address, parse_address
 from ..protocols.text import MAX_FRAME_BYTES, TextDecoder
@@ -22,7 +15,8 @@ from .connection import (
     TcpConnection,
     _encode,
 )
-from .stream import WRITE, State
+from .connector import Connector
+from .stream import State
 
 
 class AsyncTcpConnection(TcpConnection):
@@ -43,9 +37,9 @@ class AsyncTcpConnection(TcpConnection):
     """
 
     __slots__ = (
-        "_attempt",
         "_before",
         "_before_bytes",
+        "_connector",
         "_timer",
         "address",
         "connect_timeout",
@@ -75,8 +69,8 @@ class AsyncTcpConnection(TcpConnection):
         self.ssl_context = ssl_context
         self._before: list[bytes] = []  # sent before the connection was there
         self._before_bytes = 0
-        self._timer: Any = None
-        self._attempt = 0  # tells the events of this try from those of an earlier one
+        self._connector: Connector | None = None
+        self._timer: Any = None  # of a planned reconnect
 
     def send(self, data: str | bytes) -> bool:
         """As `TcpConnection.send`; before the connection is there, the frame is kept for it."""
@@ -114,17 +108,10 @@ class AsyncTcpConnection(TcpConnection):
             return
         self._stop_waiting()
         self.state = State.CONNECTING
-        self._attempt += 1
-        if self.address.is_unix:
-            self._connect_to(_socket.AF_UNIX, self.address.path)
-            return
-        try:
-            version = ipaddress.ip_address(self.address.host).version
-        except ValueError:
-            self._reactor.start(self._resolve, self._attempt)
-            return
-        family = _socket.AF_INET6 if version == 6 else _socket.AF_INET
-        self._connect_to(family, (self.address.host, self.address.port))
+        self._connector = Connector(
+            self._reactor, self.address, self.connect_timeout, self._connected, self._failed
+        )
+        self._connector.start()
 
     def reconnect(self, after: float = 0) -> None:
         """Connect again in `after` seconds; what an earlier try did not send is gone."""
@@ -140,58 +127,13 @@ class AsyncTcpConnection(TcpConnection):
 
     # -- connecting ---------------------------------------------------------------------------
 
-    def _resolve(self, attempt: int) -> None:
-        """Look the host's name up and connect; runs in a greenlet of its own."""
-        try:
-            with gevent.Timeout(self.connect_timeout):
-                found = gevent.socket.getaddrinfo(
-                    self.address.host, self.address.port, type=_socket.SOCK_STREAM
-                )
-        except gevent.Timeout:
-            self._fail("name look-up timed out", attempt)
-            return
-        except OSError as error:
-            self._fail(error.strerror or str(error), attempt)
-            return
-        if attempt == self._attempt and self.state == State.CONNECTING:
-            self._connect_to(found[0][0], found[0][4])
-
-    def _connect_to(self, family: int, sockaddr: Any) -> None:
-        socket = _socket.socket(family, _socket.SOCK_STREAM)
-        socket.setblocking(False)
-        self._socket = socket
-        if family != _socket.AF_UNIX:
-            socket.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-        try:
-            code = socket.connect_ex(sockaddr)
-        except OSError as error:  # e.g. a unix path that is too long
-            self._fail(str(error), self._attempt)
-            return
-        if code == 0:
-            self._connected()
-        elif code == EINPROGRESS:
-            loop = self._reactor.loop
-            self._writer = loop.io(socket.fileno(), WRITE)
-            self._writer.start(self._connect_ended)
-            self._timer = loop.timer(self.connect_timeout)
-            self._timer.start(self._fail, "timed out", self._attempt, update=True)
-        else:
-            self._fail(os.strerror(code), self._attempt)
-
-    def _connect_ended(self) -> None:
-        code = self._socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
-        if code:
-            self._fail(os.strerror(code), self._attempt)
-        else:
-            self._connected()
-
-    def _connected(self) -> None:
-        self._stop_waiting()
+    def _connected(self, socket: Any) -> None:
+        self._connector = None
         tls = None
         if self.ssl_context is not None:
             host = self.address.host or None
             tls = TlsFilter(self.ssl_context, server_side=False, server_hostname=host)
-        self._open(self._socket, tls)
+        self._open(socket, tls)
         if tls is not None:
             tls.start()
             self._write_raw(tls.take_output())
@@ -203,25 +145,22 @@ class AsyncTcpConnection(TcpConnection):
         if self.on_connect is not None and self.state != State.CLOSED:
             self._emit("on_connect")
 
-    def _fail(self, why: str, attempt: int) -> None:
-        if attempt != self._attempt or self.state != State.CONNECTING:
-            return
-        self._stop_waiting()
+    def _failed(self, why: str) -> None:
+        self._connector = None
         self._emit("on_error", CONNECT_FAILED, f"connect {self.remote_address}: {why}")
         self._abort(why)
 
     def _stop_waiting(self) -> None:
-        for watcher in (self._timer, self._writer if self.state < State.OPEN else None):
-            if watcher is not None:
-                watcher.stop()
-                watcher.close()
-        self._timer = None
-        if self.state < State.OPEN:
-            self._writer = None
+        if self._connector is not None:
+            self._connector.cancel()
+            self._connector = None
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
 
     def _closed(self, reason: str) -> None:
+        self._stop_waiting()
         self._before.clear()
         self._before_bytes = 0
         super()._closed(reason)
-
-

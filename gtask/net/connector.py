@@ -1,0 +1,172 @@
+"""`Connector`: one attempt to connect, told by a callback; every calling connection is made here.
+
+A name's addresses are tried one after the other, so `localhost` finds a server on either family.
+Nothing blocks: names are looked up in a greenlet of their own.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import random
+from collections.abc import Callable
+from errno import EINPROGRESS
+from time import monotonic
+from typing import Any
+
+import gevent.socket
+
+from ..address import Address
+from .reactor import Reactor
+
+WRITE = 2
+STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
+
+
+class Connector:
+    """Calls `connected(socket)` or `failed(why)`, once, unless it is cancelled before.
+
+    Either may be called before `start` returns.
+
+    Args:
+        timeout: seconds for everything; of several addresses each gets its share of what is left.
+    """
+
+    __slots__ = (
+        "_address",
+        "_candidates",
+        "_connected",
+        "_deadline",
+        "_failed",
+        "_is_over",
+        "_reactor",
+        "_socket",
+        "_timer",
+        "_watcher",
+    )
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        address: Address,
+        timeout: float,
+        connected: Callable[[Any], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        self._reactor = reactor
+        self._address = address
+        self._deadline = monotonic() + timeout
+        self._connected = connected
+        self._failed = failed
+        self._candidates: list[tuple[int, Any]] = []  # family and address, in the order to try
+        self._socket: Any = None
+        self._watcher: Any = None
+        self._timer: Any = None
+        self._is_over = False
+
+    def start(self) -> None:
+        """Begin."""
+        candidate = _literal(self._address)
+        if candidate is None:
+            self._start_timer(1)
+            self._reactor.start(self._resolve)
+        else:
+            self._candidates.append(candidate)
+            self._next("")
+
+    def cancel(self) -> None:
+        """Stop; neither callback is called any more."""
+        self._is_over = True
+        self._stop_watching()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _resolve(self) -> None:
+        address = self._address
+        try:
+            found = gevent.socket.getaddrinfo(address.host, address.port, type=_socket.SOCK_STREAM)
+        except OSError as error:
+            found, why = [], error.strerror or str(error)
+        else:
+            why = "no address"
+        if not self._is_over:
+            # Within one family any order is as good: spread over all of a name's hosts.
+            families = list(dict.fromkeys(entry[0] for entry in found))
+            random.shuffle(found)
+            found.sort(key=lambda entry: families.index(entry[0]))
+            self._candidates = [(entry[0], entry[4]) for entry in found]
+            self._next(why)
+
+    def _next(self, why: str) -> None:
+        """Try the next address; `why` is what was wrong with the one before."""
+        self._stop_watching()
+        while self._candidates:
+            family, sockaddr = self._candidates.pop(0)
+            socket = self._socket = _socket.socket(family, STREAM)
+            if family != _socket.AF_UNIX:
+                socket.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+            try:
+                code = socket.connect_ex(sockaddr)
+            except OSError as error:  # e.g. a unix path that is too long
+                why = str(error)
+            else:
+                if code == 0:
+                    self._succeed()
+                    return
+                if code == EINPROGRESS:
+                    self._watcher = self._reactor.loop.io(socket.fileno(), WRITE)
+                    self._watcher.start(self._ended)
+                    self._start_timer(1 + len(self._candidates))
+                    return
+                why = os.strerror(code)
+            socket.close()
+        self.cancel()
+        self._failed(why)
+
+    def _ended(self) -> None:
+        code = self._socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+        if code:
+            self._socket.close()
+            self._next(os.strerror(code))
+        else:
+            self._succeed()
+
+    def _succeed(self) -> None:
+        self._is_over = True
+        self._stop_watching()
+        socket, self._socket = self._socket, None
+        self._connected(socket)
+
+    def _start_timer(self, shares: int) -> None:
+        left = max(0.0, self._deadline - monotonic()) / shares
+        self._timer = self._reactor.loop.timer(left)
+        self._timer.start(self._timed_out, update=True)
+
+    def _timed_out(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._next("timed out")
+        else:
+            self.cancel()
+            self._failed("name look-up timed out")
+
+    def _stop_watching(self) -> None:
+        for watcher in (self._watcher, self._timer):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+        self._watcher = self._timer = None
+
+
+def _literal(address: Address) -> tuple[int, Any] | None:
+    """Family and address where no name has to be looked up."""
+    if address.is_unix:
+        return _socket.AF_UNIX, address.path
+    for family in (_socket.AF_INET, _socket.AF_INET6):
+        try:
+            _socket.inet_pton(family, address.host)
+        except OSError:
+            continue
+        return family, (address.host, address.port)
+    return None
