@@ -92,6 +92,7 @@ class TaskFunction:
         self.name: str = mark.name or function.__name__
         self.timeout = mark.timeout
         self.blocking = mark.blocking
+        self.number = 0  # 1 + its position among the served tasks, for the scoreboard
         parameters = inspect.signature(function).parameters.values()
         kinds = inspect.Parameter
         positional = [
@@ -103,7 +104,6 @@ class TaskFunction:
         required = [p for p in parameters if p.default is p.empty and p.kind < kinds.VAR_POSITIONAL]
         self._names = {_wire_name(p.name): p.name for p in by_name}
         self._renamed = any(key != name for key, name in self._names.items())
-        self._plain_names = self._names.keys()
         self._required = {
             _wire_name(p.name)
             for p in by_name
@@ -118,6 +118,8 @@ class TaskFunction:
             for p in positional
             if p.kind is kinds.POSITIONAL_ONLY and p.default is p.empty
         ]
+        # Arguments of just these names can be passed on as they are.
+        self.plain_names = None if self._renamed or self._unreachable else self._names.keys()
         self._needs_names = [
             _wire_name(p.name)
             for p in by_name
@@ -134,7 +136,7 @@ class TaskFunction:
             BadArguments: naming what is missing or surplus.
         """
         if type(args) is dict:
-            if args.keys() != self._plain_names or self._unreachable:
+            if args.keys() != self.plain_names:
                 self._check_names(args)
             if self._renamed:
                 args = {self._names.get(key, key): value for key, value in args.items()}
@@ -238,9 +240,12 @@ class _NoTask:
 
 
 _NO_TASK: CurrentTask = _NoTask()
-running_task: ContextVar[CurrentTask] = ContextVar("gtask.running_task", default=_NO_TASK)
+running_task: ContextVar[Callable[[], CurrentTask] | None] = ContextVar(
+    "gtask.running_task", default=None
+)
 
 
 def current_task() -> CurrentTask:
     """The task that runs this code; outside of one, a stand-in whose `progress` does nothing."""
-    return running_task.get()
+    find = running_task.get()
+    return _NO_TASK if find is None else find()

@@ -22,7 +22,7 @@ _native_local = monkey.get_original("_thread", "_local")
 _switch = greenlet.switch
 
 
-class _Runner(greenlet):
+class Runner(greenlet):
     """Runs one piece of work after the other, parked in between."""
 
     def __init__(self, reactor: Reactor) -> None:
@@ -61,7 +61,7 @@ class Reactor:
     def __init__(self, hub: Any) -> None:
         self.hub = hub
         self.loop = hub.loop
-        self.idle: list[_Runner] = []
+        self.idle: list[Runner] = []
 
     def run(self, work: Callable[..., Any], *args: Any) -> None:
         """Run `work(*args)` in a greenlet; returns when it ends or first blocks.
@@ -69,7 +69,7 @@ class Reactor:
         Only the hub may call this, from a watcher's callback.
         """
         idle = self.idle
-        runner = idle.pop() if idle else _Runner(self)
+        runner = idle.pop() if idle else Runner(self)
         runner.switch(work, args)
 
     def start(self, work: Callable[..., Any], *args: Any) -> None:

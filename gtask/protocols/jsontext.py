@@ -1,12 +1,14 @@
 """Strict JSON (RFC 8259) on ujson.
 
 ujson reads more than JSON: NaN, `-`, `01`, `1.`, raw control characters in strings. One regular
-expression over the text refuses these before ujson sees it, at about 1 µs per 100 bytes.
+expression over the text refuses these before ujson sees it, at about 1 µs per 100 bytes; a text
+that holds no character they could be made of is spared it.
 """
 
 from __future__ import annotations
 
 import re
+from json.encoder import encode_basestring_ascii as _quote
 from typing import Any
 
 import ujson
@@ -24,6 +26,11 @@ _TOKENS = re.compile(
 )
 
 
+# What is left of a text when these are deleted may be one of ujson's liberties. Most texts leave
+# nothing, and JSON-RPC's only its version: deleting costs a tenth of the expression.
+_PLAIN = bytes(set(range(0x20, 0x100)) - set(b"-.0NI"))
+
+
 def loads(text: bytes) -> Any:
     """The value that `text` holds.
 
@@ -31,8 +38,14 @@ def loads(text: bytes) -> Any:
         ProtocolError: with code -32700; `text` is not UTF-8, not JSON, or nested too deeply.
     """
     try:
-        string = text.decode()
-        if _TOKENS.fullmatch(string) is None:
+        # ujson reads ASCII bytes twice as fast as a str; of other bytes it lets surrogates pass.
+        string = text if text.isascii() else text.decode()
+        doubtful = text.translate(None, _PLAIN)
+        if (
+            doubtful
+            and not (doubtful == b".0" and b'"2.0"' in text)
+            and _TOKENS.fullmatch(text.decode()) is None
+        ):
             raise ProtocolError(PARSE_ERROR, "Parse error: not JSON as of RFC 8259")
         return ujson.loads(string)
     except (ValueError, RecursionError, MemoryError) as error:
@@ -45,6 +58,13 @@ def dumps(value: Any) -> bytes:
     Raises:
         InternalError: the value is not JSON.
     """
+    kind = type(value)
+    if kind is str:  # results are mostly these: a third of the cost of asking ujson
+        return _quote(value).encode("ascii")
+    if kind is int:
+        return b"%d" % value
+    if value is None:
+        return b"null"
     try:
         text = ujson.dumps(value, escape_forward_slashes=False, allow_nan=False)
         line = text.encode("ascii")

@@ -38,10 +38,13 @@ class TextDecoder:
         The caller must look at `failed` afterwards: the frames returned then are those before
         the over-long one.
         """
+        partial = self._partial
+        frames = data.split(b"\n")
+        if partial is None and not frames[-1] and len(data) <= self._limit and not self.failed:
+            frames.pop()  # whole frames only, as nearly always
+            return [frame.rstrip(b"\r") for frame in frames] if b"\r" in data else frames
         if self.failed:
             return []
-        frames = data.split(b"\n")
-        partial = self._partial
         if partial is not None:
             if len(partial) + len(frames[0]) > self._limit:
                 return self._fail([])

@@ -23,6 +23,7 @@ from typing import Any
 
 import _socket
 from gevent.server import StreamServer
+from gevent.socket import socket as GeventSocket
 
 from .gauge import Gauge
 
@@ -148,11 +149,11 @@ class Acceptor(StreamServer):  # type: ignore[misc]
         *,
         strict: bool = False,
     ) -> None:
-        # A duplicate, as the server closes what it was given; and with gevent's C base class,
-        # whose `_accept` neither blocks nor makes a Python socket.
-        fd = os.dup(listener.fileno())
-        super().__init__(_socket.socket(listener.family, listener.type, 0, fd), None, spawn=None)
-        self.set_handle(handle)
+        # A duplicate, as the server closes what it was given. It is read through its C base
+        # class, whose `_accept` makes no Python socket: half of the cost of accepting.
+        own = GeventSocket(listener.family, listener.type, 0, os.dup(listener.fileno()))
+        super().__init__(own, handle, spawn=None)
+        self._listener = own._sock
         self._gauge = gauge
         self._is_full = is_full
         self._slack = 0 if strict else 1
@@ -182,7 +183,7 @@ class Acceptor(StreamServer):  # type: ignore[misc]
         assert self._gate is not None
         if not self._gate.is_open:
             return None
-        listener = self.socket
+        listener = self._listener
         try:
             fd, address = listener._accept()
         except BlockingIOError:
@@ -252,8 +253,8 @@ class Acceptor(StreamServer):  # type: ignore[misc]
         gate.close()
         while True:
             try:
-                fd, address = self.socket._accept()
+                fd, address = self._listener._accept()
             except OSError:
                 break
-            self._handle(_socket.socket(self.socket.family, self.socket.type, 0, fd), address)
+            self._handle(_socket.socket(self.family, _socket.SOCK_STREAM, 0, fd), address)
         self.close()

@@ -87,12 +87,15 @@ class CallbackService:
     def entered(self) -> None:
         """A greenlet begins to call the user."""
         self.running += 1
-        self.gauge.entered(0, monotonic(), self.running)
+        self.gauge.enter(monotonic())
+        self.gauge.done += 1
+        self.gauge.blocked(self.running)
+        self.gauge.ints[self.gauge.executing] = 1
 
     def finished(self) -> None:
         """It is through."""
         self.running -= 1
-        self.gauge.finished(False, self.running)
+        self.gauge.blocked(self.running)
 
     def drain(self) -> None:
         """Close each connection when its callbacks are through."""

@@ -1,20 +1,27 @@
 """From frames to tasks to replies: `TaskConnection` reads calls, `TaskService` runs them.
 
-The hub parses and answers; each task runs in a pooled greenlet that the hub switches into. A task
-that does not block has finished when that switch returns, so its time limit needs no timer; only
-one that blocked gets one. Replies made while one read is being worked off go out in one send.
+The hub cuts a read into frames and switches into a pooled greenlet, which parses them and runs
+their tasks one after the other. Most tasks do not block: they are over when the hub gets the CPU
+back, so they need no timer for their time limit and no entry anywhere. When one blocks, the hub
+gets the CPU back in the middle of it: that call becomes an `Execution`, with a timer, that can be
+found and cancelled, and the frames behind it are given to the next greenlet. Replies that are made
+while one read is worked off go out in one send.
+
+Only frames of a JSON-RPC call are run beside each other. Bare calls, whose answers nothing but
+their order tells apart, hold back what comes behind them on their connection.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from contextvars import Context, copy_context
-from threading import get_ident
+from collections.abc import Callable
+from contextvars import Context
 from time import monotonic
 from typing import Any
 
-from greenlet import GreenletExit, getcurrent
+from gevent import monkey
+from greenlet import GreenletExit, greenlet
 
 from ..errors import (
     BadArguments,
@@ -30,9 +37,9 @@ from ..errors import (
     UnknownTask,
 )
 from ..net.connection import format_address
-from ..net.reactor import Reactor, _Runner
+from ..net.reactor import Reactor
 from ..net.stream import State, Stream
-from ..protocols.jsontext import loads
+from ..protocols.jsontext import dumps, loads
 from ..protocols.messages import (
     BARE,
     JSONRPC,
@@ -49,48 +56,43 @@ from .gauge import Gauge
 
 log = logging.getLogger("gtask.tasks")
 
-MAX_OUTSTANDING = 1000  # calls of one connection; past it the connection is not read
+MAX_OUTSTANDING = 1000  # blocked or waiting calls of one connection; past it, it is not read
 MAX_WAITING = 10000  # JSON-RPC calls of one process that may wait for a turn
 TURN_SECONDS = 0.005  # what one connection may take before others have theirs
 CORK_SECONDS = 0.001  # what a reply may wait for the next one
 CLEANUP_SECONDS = 5.0  # what a task may take to end after its limit, before it is killed
 KILLS = 5  # times, a second apart, that a task is killed before it is given up
 GOAWAY_SECONDS = 1.0  # what a peer that was told to go may stay idle
+MAX_SPARE_TURNS = 128  # parked greenlets; each holds about 20 kB
+
+_switch = greenlet.switch
+# The patched one tells greenlets apart, not threads.
+_native_thread = monkey.get_original("_thread", "get_ident")
 
 
 class Execution(Call):
-    """A call that is waiting for its turn, running or answered; what `current_task` gives."""
+    """A call that waits for its turn or has blocked; what `current_task` gives.
 
-    __slots__ = (
-        "batch",
-        "bound",
-        "connection",
-        "deadline",
-        "is_answered",
-        "is_done",
-        "kills",
-        "runner",
-        "started",
-        "task",
-        "timer",
-    )
+    Attributes:
+        deadline: when it is answered in any case, or None.
+        is_answered: its caller has been told something; what the task still does goes nowhere.
+        is_done: it has ended.
+    """
 
-    batch: Batch | None
+    # Class attributes instead of slots: most of them keep these values.
+    batch: Batch | None = None
+    deadline: float | None = None
+    is_answered = False
+    is_counted = False  # it is one of the service's `running`
+    is_done = False
+    is_kept = False  # it is one of its connection's outstanding calls
+    kills = 0
+    runner: Any = None
+    timer: Any = None
     bound: tuple[list[Any], dict[str, Any]]
     connection: TaskConnection
-    deadline: float | None
-    task: TaskFunction
     started: float
-
-    def __init__(self, *call: Any) -> None:
-        Call.__init__(self, *call)
-        self.is_answered = False
-        self.is_done = False
-        self.batch = None
-        self.deadline = None
-        self.timer: Any = None
-        self.runner: Any = None
-        self.kills = 0
+    task: TaskFunction
 
     def __repr__(self) -> str:
         return f"{self.function} id={self.id} of {self.connection.peer}"
@@ -107,30 +109,94 @@ class Execution(Call):
             "gtask.progress", {"id": self.id, "done": done, "total": total, "note": note}
         )
         connection = self.connection
-        if get_ident() == connection._service.thread:
+        if _native_thread() == connection.service.thread:
             connection.send_progress(line)
         else:  # a `blocking` task, in its native thread
             loop = connection._reactor.loop
             loop.run_callback_threadsafe(connection.send_progress, line)
 
+    def set_limit(self, now: float, service_timeout: float) -> None:
+        """The task starts: its own or its service's limit may come before its caller's."""
+        self.started = now
+        limit = self.task.timeout
+        if limit is None:
+            limit = service_timeout
+        if limit and (self.deadline is None or now + limit < self.deadline):
+            self.deadline = now + limit
+
 
 class Batch:
     """The answers of a JSON-RPC batch, until all of them are there."""
 
-    __slots__ = ("answers", "missing")
-
     def __init__(self, size: int) -> None:
-        self.missing = size
-        self.answers: list[bytes] = []
+        self._missing = size
+        self._answers: list[bytes] = []
 
     def add(self, answer: bytes | None) -> bytes | None:
         """Take one answer (None for a notification); returns the whole reply with the last."""
-        self.missing -= 1
+        self._missing -= 1
         if answer is not None:
-            self.answers.append(answer)
-        if self.missing or not self.answers:
+            self._answers.append(answer)
+        if self._missing or not self._answers:
             return None
-        return b"[" + b",".join(self.answers) + b"]"
+        return b"[" + b",".join(self._answers) + b"]"
+
+
+class Turn(greenlet):
+    """A greenlet that takes up calls of one connection after the other, parked in between.
+
+    It is used again because a new one costs 30 to 40 µs (see `gtask.net.reactor`).
+
+    Attributes:
+        call: the arguments of the `Call` that runs now.
+        execution: that call as an object; made when somebody asks, since most never need one.
+        context: what each call's own context is copied from.
+        is_over: it is parked.
+        is_detached: its call has blocked, and the hub has gone on without it.
+    """
+
+    call: tuple[Any, ...]
+    connection: TaskConnection
+    task: TaskFunction
+    started: float
+
+    def __init__(self, service: TaskService) -> None:
+        super().__init__(parent=service.reactor.hub)
+        self._spare = service.spare_turns
+        self.context = Context()
+        self.context.run(running_task.set, self.current)
+        self.execution: Execution | None = None
+        self.is_over = False
+        self.is_detached = False
+
+    def run(self, work: Callable[[Turn], None]) -> None:
+        spare, hub = self._spare, self.parent
+        while True:
+            try:
+                work(self)
+            except BaseException:  # the edge: a kill that came between two calls, or our bug
+                log.exception("%r was cut off", self)
+            self.is_over = True
+            if len(spare) >= MAX_SPARE_TURNS:
+                return
+            self.execution = None
+            spare.append(self)
+            try:
+                work = _switch(hub)
+            except BaseException:  # thrown at us while parked, e.g. by a late kill
+                if self in spare:
+                    spare.remove(self)
+                return
+
+    def current(self) -> Execution:
+        """The call that runs in this turn."""
+        execution = self.execution
+        if execution is None:
+            execution = self.execution = Execution(*self.call)
+            execution.connection = self.connection
+            execution.task = self.task
+            execution.set_limit(self.started, self.connection.service.task_timeout)
+        return execution
 
 
 class TaskService:
@@ -156,7 +222,8 @@ class TaskService:
         max_send_buffer_bytes: int,
     ) -> None:
         self.tasks = tasks
-        self.numbers = {name: number for number, name in enumerate(tasks)}
+        for number, task in enumerate(tasks.values(), 1):
+            task.number = number
         self.reactor = reactor
         self.gauge = gauge
         self.concurrency = concurrency
@@ -164,11 +231,12 @@ class TaskService:
         self.max_frame_bytes = max_frame_bytes
         self.max_batch = max_batch
         self.max_send_buffer_bytes = max_send_buffer_bytes
-        self.thread = get_ident()
+        self.thread = _native_thread()
         self.connections: set[TaskConnection] = set()
+        self.spare_turns: list[Turn] = []
         self.waiting: deque[Execution] = deque()
-        self.blocked: set[Execution] = set()  # running, and the hub has gone on
-        self.running = 0
+        self.blocked: set[Execution] = set()
+        self.running = 0  # tasks that have blocked; the one on the CPU is not counted
         self.is_draining = False
         self.is_stopping = False  # the drain's time is up: start nothing more
         self.on_full: Any = None  # called when no turn is left
@@ -195,7 +263,6 @@ class TaskService:
         self.is_draining = True
         for connection in list(self.connections):
             connection.say_goaway()
-        self.sweep()
 
     def sweep(self, idle_seconds: float = GOAWAY_SECONDS) -> None:
         """Close connections without calls on which nothing came for `idle_seconds`."""
@@ -203,27 +270,16 @@ class TaskService:
         for connection in list(self.connections):
             connection.end_if_idle(since)
 
-    def oldest(self) -> tuple[int, float]:
-        """1 + the number of the function that has been running longest, and since when."""
-        if not self.blocked:
-            return 0, 0.0
-        first = min(self.blocked, key=_started)
-        return self.numbers[first.task.name] + 1, first.started
-
-    def report(self) -> list[dict[str, Any]]:
-        """Each connection, for the operator."""
-        return [connection.report() for connection in self.connections]
-
-    def abort(self) -> None:
-        """Close every connection now."""
-        for connection in list(self.connections):
-            connection._abort("stopped")
-
     def stop(self) -> None:
         """The drain's time is up: refuse what waits and what still comes."""
         self.is_stopping = True
         while self.waiting:
             self._refuse(self.waiting.popleft(), Draining("the server is shutting down"))
+
+    def abort(self) -> None:
+        """Close every connection now."""
+        for connection in list(self.connections):
+            connection._abort("stopped")
 
     @property
     def is_full(self) -> bool:
@@ -233,122 +289,66 @@ class TaskService:
     def is_idle(self) -> bool:
         return not self.running and not self.waiting and not self.connections
 
-    # -- running ------------------------------------------------------------------------------
+    def oldest(self) -> tuple[int, float]:
+        """1 + the number of the function that has been running longest, and since when."""
+        if not self.blocked:
+            return 0, 0.0
+        first = min(self.blocked, key=_started)
+        return first.task.number, first.started
 
-    def submit(self, execution: Execution) -> None:
-        """Start a bound call, or let it wait for its turn."""
+    def report(self) -> list[dict[str, Any]]:
+        """Each connection, for the operator."""
+        return [connection.report() for connection in self.connections]
+
+    # -- turns --------------------------------------------------------------------------------
+
+    def wait_for_turn(self, execution: Execution) -> None:
+        """Queue a call; all turns are taken."""
         if self.is_stopping:
             self._refuse(execution, Draining("the server is shutting down"))
-        elif self.running < self.concurrency:
-            self._start(execution)
         elif execution.dialect != BARE and len(self.waiting) >= MAX_WAITING:
-            wait = {"retry_after": 1.0}
-            self._refuse(execution, Overloaded(f"{MAX_WAITING} calls are waiting already", wait))
+            data = {"retry_after": 1.0}
+            self._refuse(execution, Overloaded(f"{MAX_WAITING} calls are waiting already", data))
         else:
             self.waiting.append(execution)
-            execution.connection.keep(execution)
             if execution.deadline is not None:
                 self._arm(execution)
 
     def serve_waiting(self) -> None:
         """Start what waits, as far as there are turns; only the hub may call this."""
-        while (execution := self._next()) is not None:
-            self._start(execution)
-
-    def _next(self) -> Execution | None:
         while self.waiting and self.running < self.concurrency:
             execution = self.waiting.popleft()
             if not execution.is_answered:  # it may have timed out or been cancelled
-                return execution
-        return None
+                execution.connection.run_waiting(execution)
 
-    def _start(self, execution: Execution) -> None:
-        """Run a call in a greenlet; returns when it ends or first blocks. Hub only."""
-        idle = self.reactor.idle
-        runner = idle.pop() if idle else _Runner(self.reactor)
-        self._enter(execution, runner)
-        runner.switch(self._run, (execution,))
-        if not execution.is_done:
-            self._keep(execution)
-        self.gauge.left()
-
-    def _enter(self, execution: Execution, runner: Any) -> None:
+    def detach(self, execution: Execution, runner: Turn) -> None:
+        """The call has blocked: from now on it is one of those that run."""
         execution.runner = runner
-        now = execution.started = monotonic()
-        limit = execution.task.timeout
-        if limit is None:
-            limit = self.task_timeout
-        if limit and (execution.deadline is None or now + limit < execution.deadline):
-            execution.deadline = now + limit
+        execution.is_counted = True
+        self.blocked.add(execution)
         self.running += 1
-        self.gauge.entered(self.numbers[execution.task.name], now, self.running)
+        self.gauge.blocked(self.running)
+        if execution.deadline is not None and not execution.is_answered:
+            self._arm(execution)
         if self.running == self.concurrency and self.on_full is not None:
             self.on_full()
 
-    def _keep(self, execution: Execution) -> None:
-        """The task has blocked, or may do so unseen: it needs a timer, and can be cancelled."""
-        self.blocked.add(execution)
-        execution.connection.keep(execution)
-        if execution.deadline is not None:
-            self._arm(execution)
-
-    def _run(self, execution: Execution | None) -> None:
-        """Run a call, and then whatever waits; this is what the greenlets do."""
-        while execution is not None:
-            # A fresh context each, as the greenlet has run other callers' tasks before.
-            Context().run(self._execute, execution)
-            execution = self._next()
-            if execution is not None:
-                self._enter(execution, getcurrent())
-                self._keep(execution)
-
-    def _execute(self, execution: Execution) -> None:
-        running_task.set(execution)
-        task = execution.task
-        args, kwargs = execution.bound
-        try:
-            if task.blocking:
-                pool = self.reactor.hub.threadpool
-                value = pool.apply(copy_context().run, (task.function, *args), kwargs)
-            else:
-                value = task.function(*args, **kwargs)
-            reply = b"" if execution.is_notification else execution.result(value)
-            failed = False
-        except InternalError as error:
-            log.error("%r: %s", execution, error.message)
-            reply = execution.error(error)
-            failed = True
-        except BaseException as error:  # the edge to user code
-            reply = execution.error(self._failure(execution, error))
-            failed = True
-        self._finish(execution, reply, failed)
-
-    def _failure(self, execution: Execution, error: BaseException) -> TaskError:
-        if isinstance(error, TaskTimeout | GreenletExit) and execution.is_answered:
-            return TaskFailed()  # it ended as it was told to
-        log.error("task %r failed", execution, exc_info=error)
-        try:
-            message = str(error)
-        except Exception:  # a user's own __str__
-            message = ""
-        name = type(error).__name__
-        return TaskFailed(f"{name}: {message}" if message else name, {"type": name, "message": message})
-
-    def _finish(self, execution: Execution, reply: bytes, failed: bool) -> None:
+    def attach(self, execution: Execution) -> None:
+        """A call that had blocked has ended."""
         execution.is_done = True
         if execution.timer is not None:
             execution.timer.close()
             execution.timer = None
-        self.blocked.discard(execution)
-        if execution.kills <= KILLS:  # else it has been given up, and counted out, before
-            self._leave(failed)
-        if not execution.is_answered:
-            execution.is_answered = True
-            execution.connection.answer(execution, reply)
+        self._count_out(execution)
 
-    def _leave(self, failed: bool) -> None:
-        self.running -= 1
-        self.gauge.finished(failed, self.running)
+    def _count_out(self, execution: Execution) -> None:
+        if execution.is_counted:
+            execution.is_counted = False
+            self.blocked.discard(execution)
+            self.running -= 1
+            self.gauge.blocked(self.running)
+            if self.waiting:
+                self.reactor.loop.run_callback(self.serve_waiting)
 
     # -- limits -------------------------------------------------------------------------------
 
@@ -356,63 +356,64 @@ class TaskService:
         if execution.timer is not None:
             execution.timer.close()
         assert execution.deadline is not None
-        delay = max(0.0, execution.deadline - monotonic())
-        execution.timer = self.reactor.loop.timer(delay)
+        execution.timer = self.reactor.loop.timer(max(0.0, execution.deadline - monotonic()))
         execution.timer.start(self._expired, execution, update=True)
 
     def _expired(self, execution: Execution) -> None:
-        waiting = execution.runner is None
         limit = f"{execution.function}: timed out"
-        if waiting:
+        if execution.runner is None:
             self._refuse(execution, TaskTimedOut(f"{limit} before its turn came"))
-        else:
-            after = monotonic() - execution.started
-            log.warning("task %r timed out after %.3g s", execution, after)
-            self._refuse(execution, TaskTimedOut(f"{limit} after {after:.3g} s"))
-            self._end(execution, TaskTimeout(limit))
+            return
+        after = monotonic() - execution.started
+        log.warning("task %r timed out after %.3g s", execution, after)
+        self._refuse(execution, TaskTimedOut(f"{limit} after {after:.3g} s"))
+        self._end(execution, TaskTimeout(limit))
 
     def _refuse(self, execution: Execution, error: TaskError) -> None:
         """Answer for a task instead of it."""
         if not execution.is_answered:
-            execution.is_answered = True
             execution.connection.answer(execution, execution.error(error))
-            self.serve_waiting_soon()
-
-    def serve_waiting_soon(self) -> None:
-        """A bare connection's next call may have come into the queue."""
-        if self.waiting:
-            self.reactor.loop.run_callback(self.serve_waiting)
 
     def _end(self, execution: Execution, how: BaseException) -> None:
-        """Throw into a running task whose caller has been answered, until it ends."""
+        """Throw into a task whose caller has been answered, until it ends. Hub only."""
         if execution.is_done:
             return
         execution.runner.throw(how)
         if execution.is_done:
             return
         execution.kills += 1
+        if execution.timer is not None:
+            execution.timer.close()
+            execution.timer = None
         if execution.kills > KILLS:
             self._abandon(execution)
             return
-        if execution.timer is not None:
-            execution.timer.close()
         wait = CLEANUP_SECONDS if execution.kills == 1 else 1.0
         execution.timer = self.reactor.loop.timer(wait)
         execution.timer.start(self._end, execution, GreenletExit("time limit"), update=True)
 
     def _abandon(self, execution: Execution) -> None:
         log.error("task %r ignores its end; its turn is given to others", execution)
-        self.blocked.discard(execution)
-        self._leave(True)
+        self._count_out(execution)
         self.gauge.abandoned()
-        self.serve_waiting()
         if self.on_abandoned is not None:
             self.on_abandoned(execution.function)
+
+    def failure(self, call: Any, error: BaseException) -> TaskError:
+        """What a caller is told of an exception; the traceback goes to the log."""
+        log.error("task %r failed", call, exc_info=error)
+        try:
+            message = str(error)
+        except Exception:  # a user's own __str__
+            message = ""
+        name = type(error).__name__
+        data = {"type": name, "message": message}
+        return TaskFailed(f"{name}: {message}" if message else name, data)
 
     # -- built-in functions -------------------------------------------------------------------
 
     def builtin(self, call: Execution) -> bytes:
-        """The reply to a call of an unmarked name: one of ours, or unknown."""
+        """The reply to a call of a name that is no task's: one of ours, or unknown."""
         function = self._builtins.get(call.function)
         if function is None:
             return call.error(UnknownTask(f"unknown function {call.function[:100]!r}"))
@@ -428,7 +429,7 @@ class TaskService:
         if self.is_draining:
             status = "draining"
         else:
-            status = "busy" if self.running >= self.concurrency else "ready"
+            status = "busy" if self.is_full else "ready"
         return {
             "status": status,
             "running": self.running,
@@ -449,10 +450,12 @@ class TaskService:
         if target is None:
             return False
         self._refuse(target, TaskCancelled(f"{target.function}: cancelled"))
-        if target.runner is not None:
-            # Not from here: we may be inside the very batch that the task is in.
+        if target.runner is not None:  # by the hub, not by the greenlet that reads this call
             self.reactor.loop.run_callback(self._end, target, GreenletExit("cancelled"))
         return True
+
+
+_EMPTY: list[bytes] = []  # never added to
 
 
 def _started(execution: Execution) -> float:
@@ -460,42 +463,36 @@ def _started(execution: Execution) -> float:
 
 
 class TaskConnection(Stream):
-    """One peer's calls, in either dialect.
-
-    JSON-RPC calls run as they come. Bare ones, whose answers nothing but their order tells apart,
-    run one after the other.
-    """
+    """One peer's calls, in either dialect."""
 
     __slots__ = (
         "_address",
-        "_backlog",
         "_bare",
-        "_bare_queue",
         "_cork",
         "_decoder",
         "_has_ended",
+        "_inbox",
         "_is_paused",
         "_kept",
         "_last_words",
         "_outstanding",
         "_replies",
-        "_service",
         "_speaks_rpc",
         "last_active",
+        "service",
     )
 
     def __init__(self, service: TaskService, address: Any) -> None:
         Stream.__init__(self, service.reactor)
-        self._service = service
+        self.service = service
         self._address = address
         self._decoder = TextDecoder(service.max_frame_bytes)
-        self._backlog: deque[bytes] | None = None  # frames read, but not taken up yet
-        self._bare: Execution | None = None  # the bare call that runs
-        self._bare_queue: deque[Execution | bytes] | None = None
+        self._inbox: list[bytes] = _EMPTY  # frames that were not taken up yet, the first one last
+        self._bare: Execution | None = None  # the bare call that holds back what comes behind it
         self._kept: dict[Any, Execution] | None = None  # by id, what can be cancelled
         self._replies: list[bytes] = []
         self._cork = 0.0  # since when replies are collected; 0: they go out one by one
-        self._outstanding = 0
+        self._outstanding = 0  # calls that have blocked or wait for a turn
         self._has_ended = False
         self._is_paused = False
         self._last_words = b""
@@ -509,11 +506,6 @@ class TaskConnection(Stream):
     def peer(self) -> str:
         return format_address(self._address) or "unix"
 
-    @property
-    def outstanding(self) -> int:
-        """Calls that were not answered yet."""
-        return self._outstanding
-
     def report(self) -> dict[str, Any]:
         """What the operator's list of connections shows."""
         return {
@@ -526,123 +518,251 @@ class TaskConnection(Stream):
             "idle_seconds": round(monotonic() - self.last_active, 3),
         }
 
-    # -- reading ------------------------------------------------------------------------------
+    # -- in the hub: frames in, turns out -----------------------------------------------------
 
     def _received(self, data: bytes) -> None:
         frames = self._decoder.feed(data)
-        if self._backlog:
-            self._backlog.extend(frames)
-        else:
-            self._work(frames)
-
-    def _work(self, frames: list[bytes]) -> None:
-        """Take up frames until they are done, or others must have their turn."""
-        now = self.last_active = self._cork = monotonic()
-        turn = now + TURN_SECONDS
-        left = len(frames)
-        for frame in frames:
-            self._take(frame)
-            left -= 1
-            if left and (self._outstanding >= MAX_OUTSTANDING or monotonic() > turn):
-                self._backlog = deque(frames[-left:])
-                break
-        self._uncork()
-        if self.state != State.OPEN:
-            return
-        if self._backlog:
-            self._hold()
-            if self._outstanding < MAX_OUTSTANDING:
-                self._reactor.loop.run_callback(self._go_on)
-        elif self._decoder.failed and not self._last_words:
-            self._hold()
+        frames.reverse()  # they are popped from the end
+        if self._inbox or self._bare is not None:
+            self._inbox = frames + self._inbox
+            self._settle()
+        elif frames:
+            self._inbox = frames
+            self._work()
+        if self._decoder.failed and not self._last_words:
             self._last_words = protocol_error_reply(self._decoder.error())
-            self._end_if_done()
-        elif self._outstanding >= MAX_OUTSTANDING or self._buffered > self._service.max_send_buffer_bytes:
+            self._settle()
+
+    def _work(self) -> None:
+        """Have the inbox worked off, until it is empty or others must have their turn."""
+        service = self.service
+        gauge = service.gauge
+        spare = service.spare_turns
+        now = self.last_active = self._cork = monotonic()
+        gauge.enter(now)
+        while True:
+            turn = spare.pop() if spare else Turn(service)
+            turn.connection = self
+            turn.is_over = False
+            turn.switch(self._take_up)
+            if not turn.is_over:
+                self._detach(turn)
+            if not self._inbox or self._bare is not None:
+                break
+            if self._outstanding >= MAX_OUTSTANDING or monotonic() > now + TURN_SECONDS:
+                break
+        gauge.leave()
+        self._cork = 0.0
+        if self._replies:
+            self._flush()
+        if self._inbox or self._outstanding or self._is_paused or service.is_draining:
+            self._settle()
+        elif self._output is not None and len(self._output) > service.max_send_buffer_bytes:
             self._hold()
-        elif self._has_ended or self._service.is_draining:
-            self._end_if_done()
 
-    def _go_on(self) -> None:
-        """Work off the backlog, or read on."""
-        if self.state != State.OPEN or not self._is_paused or self._cork:
+    def run_waiting(self, execution: Execution) -> None:
+        """A turn has become free for a call that waited."""
+        service = self.service
+        turn = service.spare_turns.pop() if service.spare_turns else Turn(service)
+        turn.connection = self
+        turn.is_over = False
+        turn.execution = execution
+        turn.task = execution.task
+        now = turn.started = monotonic()
+        execution.set_limit(now, service.task_timeout)
+        if execution.timer is not None:
+            execution.timer.close()
+            execution.timer = None
+        service.gauge.enter(now)
+        turn.switch(self._run_kept)
+        if not turn.is_over:
+            self._detach(turn)
+        service.gauge.leave()
+
+    def _detach(self, turn: Turn) -> None:
+        """The turn's call has blocked."""
+        turn.is_detached = True
+        execution = turn.current()
+        self._keep(execution)
+        self.service.detach(execution, turn)
+
+    def _keep(self, execution: Execution) -> None:
+        """The call is not answered at once: count it, and make it findable by its id."""
+        if execution.is_kept or execution.is_answered:
             return
-        if self._backlog:
-            frames, self._backlog = list(self._backlog), None
-            self._is_paused = False
-            self._work(frames)
-            if self._is_paused or self.state != State.OPEN:
-                return
-        elif self._outstanding >= MAX_OUTSTANDING // 2 or self._decoder.failed or self._buffered:
-            return
-        self._is_paused = False
-        if not self._has_ended:
-            self._resume()
+        execution.is_kept = True
+        self._outstanding += 1
+        if execution.dialect == BARE:
+            self._bare = execution
+        elif execution.id is not None:
+            if self._kept is None:
+                self._kept = {}
+            self._kept[execution.id] = execution
 
-    def _hold(self) -> None:
-        self._is_paused = True
-        self._pause()
+    def find(self, id: str | int) -> Execution | None:
+        """The call of that id, if it waits or has blocked."""
+        return self._kept.get(id) if self._kept is not None else None
 
-    def _take(self, frame: bytes) -> None:
+    # -- in a greenlet: one frame after the other ---------------------------------------------
+
+    def _take_up(self, turn: Turn) -> None:
+        """Parse and run calls until one blocks, the inbox is empty or the time is up.
+
+        The plain forms of both dialects are told here by their shape, without `read_message`,
+        and without an object for the call: that halves the cost of a small task.
+        """
+        service = self.service
+        tasks = service.tasks
+        inbox = self._inbox
+        started = turn.started = self._cork
+        while inbox:
+            try:
+                message = loads(inbox.pop())
+            except ProtocolError as error:
+                self._reply(protocol_error_reply(error))
+                continue
+            function: Any = None
+            if type(message) is dict:
+                size = len(message)
+                if size == 2 and "args" in message:
+                    function = message.get("function")
+                    args, id, dialect = message["args"], None, BARE
+                elif size == 4 and message.get("jsonrpc") == "2.0" and "params" in message:
+                    args, id, dialect = message["params"], message.get("id"), JSONRPC
+                    if type(id) is int or type(id) is str:
+                        function = message.get("method")
+            task = tasks.get(function) if type(function) is str else None
+            if (
+                task is not None
+                and type(args) is dict
+                and args.keys() == task.plain_names
+                and service.running < service.concurrency
+                and not service.is_stopping
+            ):
+                turn.task = task
+                turn.call = call = (function, args, id, dialect, False)
+                reply = self._run(turn, (), args, call)
+                if turn.execution is None:
+                    self._reply(reply)
+                else:
+                    self._conclude(turn.execution, reply)
+                    turn.execution = None
+            else:
+                self._take_slowly(message, turn)
+            if turn.is_detached:
+                turn.is_detached = False
+                return  # the hub has given the inbox to somebody else
+            if inbox:
+                turn.started = monotonic()
+                if turn.started > started + TURN_SECONDS:
+                    return
+
+    def _run(self, turn: Turn, positional: Any, keywords: Any, call: Any) -> bytes:
+        """Run the turn's task; returns the reply to its caller."""
+        task = turn.task
+        gauge = self.service.gauge
+        gauge.done += 1
+        gauge.ints[gauge.executing] = task.number
         try:
-            call = read_message(loads(frame), Execution)
-        except ProtocolError as error:
-            self._reply_in_turn(protocol_error_reply(error))
-            return
+            if task.blocking:
+                value = self._run_in_thread(turn, positional, keywords)
+            else:
+                # A context of its own each: the greenlet has run other callers' tasks before.
+                value = turn.context.copy().run(task.function, *positional, **keywords)
+            if type(call) is not tuple:
+                return b"" if call.is_notification else call.result(value)
+            if call[3] == BARE:
+                return dumps(value)
+            id = call[2]
+            return b'{"jsonrpc":"2.0","result":%b,"id":%b}' % (
+                dumps(value),
+                b"%d" % id if type(id) is int else dumps(id),
+            )
+        except InternalError as error:
+            log.error("task %r: %s", turn.current(), error.message)
+            return self._failed(turn, error)
+        except BaseException as error:  # the edge to user code
+            execution = turn.current()
+            if execution.is_answered and isinstance(error, TaskTimeout | GreenletExit):
+                return self._failed(turn, TaskFailed())  # it ended as it was told to
+            return self._failed(turn, self.service.failure(execution, error))
+
+    def _failed(self, turn: Turn, error: TaskError) -> bytes:
+        self.service.gauge.failed()
+        return turn.current().error(error)
+
+    def _run_in_thread(self, turn: Turn, positional: Any, keywords: Any) -> Any:
+        execution = turn.current()
+        function = turn.task.function
+
+        def run() -> Any:
+            running_task.set(lambda: execution)  # it may outlive the turn, if it times out
+            return function(*positional, **keywords)
+
+        return self._reactor.hub.threadpool.apply(turn.context.copy().run, (run,))
+
+    def _conclude(self, execution: Execution, reply: bytes) -> None:
+        """A call that is an object has ended."""
+        self.service.attach(execution)
+        if not execution.is_answered:
+            self.answer(execution, reply)
+
+    def _run_kept(self, turn: Turn) -> None:
+        """Run a call that is an object already."""
+        execution = turn.current()
+        positional, keywords = execution.bound
+        self._conclude(execution, self._run(turn, positional, keywords, execution))
+        turn.is_detached = False
+
+    def _take_slowly(self, message: Any, turn: Turn) -> None:
+        """Take up any message there can be."""
+        call = read_message(message, Execution)
         if type(call) is Execution:
-            self._take_call(call)
+            self._take_call(call, turn)
         elif type(call) is list:
-            self._take_batch(call)
+            self._take_batch(call, turn)
         else:
             assert isinstance(call, InvalidCall)
-            answer = call.error(call.problem)
-            if call.dialect == BARE:
-                self._reply_in_turn(answer)
-            else:
-                self._reply(answer)
+            self._reply(call.error(call.problem))
 
-    def _take_call(self, call: Execution) -> None:
+    def _take_call(self, call: Execution, turn: Turn) -> None:
+        service = self.service
         call.connection = self
-        if call.dialect == BARE:
-            if self._bare is not None:
-                self._queue_bare(call)
-                self._outstanding += 1
-                return
-        else:
+        if call.dialect != BARE:
             self._speaks_rpc = True
-        self._outstanding += 1
-        self._begin(call)
-
-    def _begin(self, call: Execution) -> None:
-        service = self._service
         task = service.tasks.get(call.function)
         if task is None:
-            call.is_answered = True
-            self.answer(call, service.builtin(call))
+            self._answer_now(call, service.builtin(call))
             return
         try:
             call.bound = task.bind(call.args)
         except BadArguments as error:
-            call.is_answered = True
-            self.answer(call, call.error(error))
+            self._answer_now(call, call.error(error))
             return
         call.task = task
         if call.timeout is not None:
             call.deadline = monotonic() + call.timeout
-        if call.dialect == BARE:
-            self._bare = call
-        service.submit(call)
+        if service.running >= service.concurrency or service.is_stopping:
+            self._keep(call)
+            service.wait_for_turn(call)
+            return
+        turn.execution = call
+        turn.task = task
+        call.set_limit(monotonic(), service.task_timeout)
+        self._conclude(call, self._run(turn, *call.bound, call))
+        turn.execution = None
 
-    def _take_batch(self, messages: list[Any]) -> None:
+    def _take_batch(self, messages: list[Any], turn: Turn) -> None:
         self._speaks_rpc = True
-        if len(messages) > self._service.max_batch:
-            self._reply(protocol_error_reply(batch_too_long(self._service.max_batch)))
+        if len(messages) > self.service.max_batch:
+            self._reply(protocol_error_reply(batch_too_long(self.service.max_batch)))
             return
         batch = Batch(len(messages))
-        for message in messages:
-            call = read_message(message, Execution)
+        calls = [read_message(message, Execution) for message in messages]
+        for call in calls:
             if type(call) is Execution and call.dialect != BARE:
                 call.batch = batch
-                self._take_call(call)
+                self._take_batched(call, turn)
                 continue
             if not isinstance(call, InvalidCall):  # an array or a bare task inside a batch
                 call = read_message(None)
@@ -652,122 +772,110 @@ class TaskConnection(Stream):
             if whole:
                 self._reply(whole)
 
+    def _take_batched(self, call: Execution, turn: Turn) -> None:
+        """One call of a batch: the others do not wait for it, should it block."""
+        task = self.service.tasks.get(call.function)
+        if task is None:
+            self._take_call(call, turn)
+            return
+        call.connection = self
+        try:
+            call.bound = task.bind(call.args)
+        except BadArguments as error:
+            self._answer_now(call, call.error(error))
+            return
+        call.task = task
+        if call.timeout is not None:
+            call.deadline = monotonic() + call.timeout
+        self._keep(call)
+        self.service.wait_for_turn(call)
+        self._reactor.loop.run_callback(self.service.serve_waiting)
+
     # -- answering ----------------------------------------------------------------------------
 
+    def _answer_now(self, call: Execution, reply: bytes) -> None:
+        call.is_answered = True
+        self._deliver(call, reply)
+
     def answer(self, call: Execution, reply: bytes) -> None:
-        """Send the one reply to `call`, and start the bare call that waited for it."""
-        self._outstanding -= 1
-        if self._kept is not None and self._kept.get(call.id) is call:
-            del self._kept[call.id]
+        """Give `call` its one answer."""
+        call.is_answered = True
+        if call.is_kept:
+            self._outstanding -= 1
+            if call is self._bare:
+                self._bare = None
+            elif self._kept is not None and self._kept.get(call.id) is call:
+                del self._kept[call.id]
+        self._deliver(call, reply)
+        if not self._cork:
+            self._reactor.loop.run_callback(self._settle)
+
+    def _deliver(self, call: Execution, reply: bytes) -> None:
         if call.batch is not None:
             whole = call.batch.add(None if call.is_notification else reply)
             if whole is not None:
                 self._reply(whole)
         elif not call.is_notification:
             self._reply(reply)
-        if call is self._bare:
-            self._bare = None
-            if self._bare_queue:
-                self._next_bare()
-        if self._is_paused or self._has_ended or self._service.is_draining or self._last_words:
-            self._reactor.loop.run_callback(self._settle)
-
-    def _settle(self) -> None:
-        self._go_on()
-        self._end_if_done()
 
     def _reply(self, line: bytes) -> None:
         if self.state != State.OPEN:
             return
-        if self._cork:
-            self._replies.append(line)
-            if len(self._replies) > 1 and monotonic() - self._cork > CORK_SECONDS:
+        if not self._cork:
+            self._write(line + b"\n")
+        else:
+            replies = self._replies
+            replies.append(line)
+            if len(replies) > 1 and monotonic() - self._cork > CORK_SECONDS:
                 self._flush()
                 self._cork = monotonic()
-        else:
-            self._write(line + b"\n")
-
-    def _uncork(self) -> None:
-        self._cork = 0.0
-        if self._replies:
-            self._flush()
 
     def _flush(self) -> None:
         replies = self._replies
-        if self.state == State.OPEN:
-            if len(replies) == 1:
-                self._write(replies[0] + b"\n")
-            else:
-                replies.append(b"")
-                self._write(b"\n".join(replies))
+        replies.append(b"")
+        data = b"\n".join(replies)
         replies.clear()
-
-    def _reply_in_turn(self, line: bytes) -> None:
-        """Answer what has no dialect after the bare calls that came before it."""
-        if self._bare is None:
-            self._reply(line)
-        else:
-            self._queue_bare(line)
-
-    def _queue_bare(self, item: Execution | bytes) -> None:
-        if self._bare_queue is None:
-            self._bare_queue = deque()
-        self._bare_queue.append(item)
-
-    def _next_bare(self) -> None:
-        """Go on with the queued bare calls until one of them has to be run.
-
-        It is put before all others that wait; who called us serves the queue.
-        """
-        queue = self._bare_queue
-        while queue and self._bare is None:
-            item = queue.popleft()
-            if isinstance(item, bytes):
-                self._reply(item)
-            else:
-                self._begin_queued(item)
-
-    def _begin_queued(self, call: Execution) -> None:
-        service = self._service
-        task = service.tasks.get(call.function)
-        try:
-            if task is not None:
-                call.bound = task.bind(call.args)
-        except BadArguments as error:
-            self._answer_queued(call, call.error(error))
-            return
-        if task is None:
-            self._answer_queued(call, service.builtin(call))
-            return
-        call.task = task
-        if call.timeout is not None:
-            call.deadline = monotonic() + call.timeout
-        self._bare = call
-        service.waiting.appendleft(call)
-        service.serve_waiting_soon()
-
-    def _answer_queued(self, call: Execution, reply: bytes) -> None:
-        call.is_answered = True
-        self._outstanding -= 1
-        self._reply(reply)
+        if self.state == State.OPEN:
+            self._write(data)
 
     def send_progress(self, line: bytes) -> None:
         """Progress is news, not data: it is dropped while the peer reads too slowly."""
-        if self._buffered < self._service.max_send_buffer_bytes:
+        if self._buffered < self.service.max_send_buffer_bytes:
             self._reply(line)
 
-    def keep(self, call: Execution) -> None:
-        """Make `call` findable by its id."""
-        if call.id is not None:
-            if self._kept is None:
-                self._kept = {}
-            self._kept[call.id] = call
+    # -- pace, and the end --------------------------------------------------------------------
 
-    def find(self, id: str | int) -> Execution | None:
-        """The call of that id, if it is waiting or running."""
-        return self._kept.get(id) if self._kept is not None else None
+    def _settle(self) -> None:
+        """Work on, read on, hold back or close, as things stand now. Hub only."""
+        if self.state != State.OPEN or self._cork:
+            return
+        if self._bare is not None or self._outstanding >= MAX_OUTSTANDING:
+            if not self._is_paused and self._inbox:
+                self._hold()
+        elif self._inbox:
+            self._hold()
+            self._reactor.loop.run_callback(self._go_on)
+        elif self._last_words or self._has_ended:
+            self._end_if_done()
+        elif self._buffered > self.service.max_send_buffer_bytes:
+            self._hold()
+        else:
+            if self._is_paused:
+                self._is_paused = False
+                self._resume()
+            if self.service.is_draining:
+                self._end_if_done()
 
-    # -- ending -------------------------------------------------------------------------------
+    def _go_on(self) -> None:
+        if self.state == State.OPEN and not self._cork and self._inbox and self._bare is None:
+            self._work()
+
+    def _hold(self) -> None:
+        self._is_paused = True
+        self._pause()
+
+    def _flushed(self) -> None:
+        self._settle()
 
     def say_goaway(self) -> None:
         """Tell a peer that speaks JSON-RPC to call elsewhere."""
@@ -777,32 +885,28 @@ class TaskConnection(Stream):
 
     def end_if_idle(self, since: float) -> None:
         """Close a connection without calls that has said nothing after `since`."""
-        if self._outstanding == 0 and not self._backlog and self.last_active < since:
-            self._close("draining" if self._service.is_draining else "idle for too long")
+        if self._outstanding == 0 and not self._inbox and self.last_active < since:
+            self._close("draining" if self.service.is_draining else "idle for too long")
 
     def _ended(self) -> None:
         # The peer has closed its half: what it asked for before is still answered.
         self._has_ended = True
         self._end_if_done()
 
-    def _flushed(self) -> None:
-        if self._is_paused:
-            self._go_on()
-
     def _end_if_done(self) -> None:
-        if self._outstanding or self._backlog or self._cork or self.state != State.OPEN:
+        if self._outstanding or self._inbox or self._cork or self.state != State.OPEN:
             return
         if self._last_words:
             self._write(self._last_words + b"\n")
             self._close("frame too long", linger=True)
         elif self._has_ended:
             self._close("closed by the peer")
-        elif self._service.is_draining and not self._speaks_rpc:
+        elif self.service.is_draining and not self._speaks_rpc:
             # Between two calls: the one answered last was read after the drain began.
             self._close("draining", linger=True)
 
     def _closed(self, reason: str) -> None:
-        self._backlog = self._bare_queue = self._kept = None
-        self._service.connections.discard(self)
-        self._service.gauge.closed(self.bytes_read, self.bytes_written)
-        log.debug("%r closed: %s", self, reason)
+        self._inbox = _EMPTY
+        self._kept = None
+        self.service.connections.discard(self)
+        self.service.gauge.closed(self.bytes_read, self.bytes_written)

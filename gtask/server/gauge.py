@@ -18,43 +18,50 @@ class Gauge:
     """The writer of one row.
 
     Attributes:
-        connections, running, done: the counts so far.
+        connections, running, done: the counts so far; `running` are the tasks that have blocked.
+        ints, executing: where to store the number of the function that gets the CPU.
         on_change: called when the load has changed; set while somebody waits for that.
     """
 
     __slots__ = (
         "_base",
-        "_floats",
-        "_ints",
+        "_done",
         "_is_compared",
         "_loads",
         "_row",
         "connections",
         "done",
+        "executing",
+        "floats",
+        "ints",
         "on_change",
         "running",
+        "since",
     )
 
     def __init__(self, scoreboard: Scoreboard, row: int) -> None:
-        self._ints = scoreboard.ints
-        self._floats = scoreboard.floats
+        self.ints = scoreboard.ints
+        self.floats = scoreboard.floats
         self._loads = scoreboard.loads
         self._row = row
         self._base = row * board.CELLS
+        self._done = self._base + board.DONE
+        self.executing = self._base + board.EXECUTING
+        self.since = self._base + board.EXECUTING_SINCE
         self._is_compared = False
         self.connections = self.running = self.done = 0
         self.on_change: Callable[[], None] | None = None
 
     def boot(self, pid: int) -> None:
         """A process has taken the row."""
-        self._ints[self._base + board.PID] = pid
-        self._floats[self._base + board.STARTED] = monotonic()
+        self.ints[self._base + board.PID] = pid
+        self.floats[self._base + board.STARTED] = monotonic()
         self.state(State.BOOTING)
         self.beat(0, 0.0)
 
     def state(self, state: State) -> None:
         """Tell the state; only a READY worker's siblings compare their load with its."""
-        self._ints[self._base + board.STATE] = state
+        self.ints[self._base + board.STATE] = state
         self._is_compared = state == State.READY
         if self._is_compared:
             self._load()
@@ -64,24 +71,24 @@ class Gauge:
     def beat(self, oldest: int, since: float) -> None:
         """The loop turns; `oldest` is 1 + the number of the function that runs longest."""
         base = self._base
-        self._ints[base + board.EXECUTING] = 0
-        self._ints[base + board.OLDEST] = oldest
-        self._floats[base + board.OLDEST_SINCE] = since
-        self._floats[base + board.HEARTBEAT] = monotonic()
+        self.ints[base + board.EXECUTING] = 0
+        self.ints[base + board.OLDEST] = oldest
+        self.floats[base + board.OLDEST_SINCE] = since
+        self.floats[base + board.HEARTBEAT] = monotonic()
 
     def accepted(self) -> None:
         """A connection has been opened."""
-        self._ints[self._base + board.ACCEPTED] += 1
+        self.ints[self._base + board.ACCEPTED] += 1
         self.connected(self.connections + 1)
 
     def refused(self) -> None:
         """A connection has been turned away."""
-        self._ints[self._base + board.REFUSED] += 1
+        self.ints[self._base + board.REFUSED] += 1
 
     def closed(self, bytes_read: int, bytes_written: int) -> None:
         """A connection has been closed."""
-        self._ints[self._base + board.BYTES_READ] += bytes_read
-        self._ints[self._base + board.BYTES_WRITTEN] += bytes_written
+        self.ints[self._base + board.BYTES_READ] += bytes_read
+        self.ints[self._base + board.BYTES_WRITTEN] += bytes_written
         self.connected(self.connections - 1)
 
     def siblings(self) -> int:
@@ -96,34 +103,32 @@ class Gauge:
     def connected(self, connections: int) -> None:
         """So many connections are open."""
         self.connections = connections
-        self._ints[self._base + board.CONNECTIONS] = connections
+        self.ints[self._base + board.CONNECTIONS] = connections
         self._load()
 
-    def entered(self, function: int, now: float, running: int) -> None:
-        """A task gets the CPU."""
-        base = self._base
-        self._floats[base + board.EXECUTING_SINCE] = now
-        self._ints[base + board.EXECUTING] = function + 1
-        self._ints[base + board.RUNNING] = self.running = running
+    def enter(self, now: float) -> None:
+        """The loop gives the CPU to user code, which stores its function's number itself."""
+        self.floats[self.since] = now
+
+    def leave(self) -> None:
+        """The loop has the CPU again."""
+        self.ints[self.executing] = 0
+        self.ints[self._done] = self.done
+
+    def blocked(self, running: int) -> None:
+        """So many tasks have blocked and still run."""
+        self.running = running
+        self.ints[self._base + board.RUNNING] = running
+        self.leave()
         self._load()
 
-    def left(self) -> None:
-        """The task has ended or blocked: the loop has the CPU again."""
-        self._ints[self._base + board.EXECUTING] = 0
-
-    def finished(self, failed: bool, running: int) -> None:
-        """A task has ended."""
-        base = self._base
-        self.done += 1
-        self._ints[base + board.DONE] = self.done
-        if failed:
-            self._ints[base + board.FAILED] += 1
-        self._ints[base + board.RUNNING] = self.running = running
-        self._load()
+    def failed(self) -> None:
+        """A task has failed."""
+        self.ints[self._base + board.FAILED] += 1
 
     def abandoned(self) -> None:
         """A task that ignores its end has been given up."""
-        self._ints[self._base + board.ABANDONED] += 1
+        self.ints[self._base + board.ABANDONED] += 1
 
     def _load(self) -> None:
         if self._is_compared:

@@ -1,0 +1,220 @@
+"""The process that workers are forked from: it has everything imported, and never starts a hub.
+
+Forked by the master for each generation of code. A worker is forked twice, so that it becomes the
+master's own child: the process in between reports its id and ends, and the worker waits for that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import grp
+import importlib
+import json
+import logging
+import os
+import pwd
+import signal
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from .. import native
+from ..errors import ConfigError
+from ..generation import Generation
+from ..logs import log_stream
+from ..process import die_with, set_title
+
+if TYPE_CHECKING:
+    from ..config import ServiceSettings
+    from ..worker import Worker
+
+log = logging.getLogger(__name__)
+
+FAILED = 1
+BAD_CONFIGURATION = 78
+MAX_MESSAGE_BYTES = 65536
+
+# What a terminal or a manager may send to the whole tree; it is the master's affair.
+IGNORED = (
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
+
+
+def run_mold(generation: Generation, workers: Iterable[Worker] | None = None) -> int:
+    """Load the user's code, then fork workers as the master asks, until it closes the channel.
+
+    Args:
+        workers: what a script declared; without it, the settings say what to import.
+    """
+    for number in IGNORED:
+        native.signal(number, signal.SIG_IGN)
+    die_with(generation.master)
+    set_title(f"gtask: mold {generation.number}")
+    try:
+        loaded = _load(generation, workers)
+    except BaseException as error:  # the edge to user code: a module may even call sys.exit
+        return _report_failure(generation, error)
+    functions = {name: worker.function_names() for name, worker in loaded.items()}
+    _tell(generation, event="loaded", functions=functions)
+    while message := generation.channel.recv(MAX_MESSAGE_BYTES):
+        request = json.loads(message)
+        _spawn(generation, loaded[request["service"]], request)
+    return 0
+
+
+def _load(generation: Generation, workers: Iterable[Worker] | None) -> dict[str, Worker]:
+    _patch()
+    # Imported by every gevent hub, and 3 MB private to each worker if that came after the fork.
+    import pprint  # noqa: F401
+
+    import gevent.libev.corecext  # noqa: F401
+
+    from . import boot  # noqa: F401
+    from .load import load_workers
+
+    faulthandler.enable(log_stream())
+    # A source file changed within the second of its last compilation would pass for unchanged.
+    sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+    importlib.invalidate_caches()
+    try:
+        if workers is None:
+            loaded = load_workers(generation.settings)
+        else:
+            loaded = {worker.name: worker for worker in workers}
+            for worker in loaded.values():
+                worker.load()
+    finally:
+        sys.dont_write_bytecode = before
+    gc.disable()
+    gc.collect()
+    gc.freeze()
+    return loaded
+
+
+def _patch() -> None:
+    from gevent import monkey
+
+    if not monkey.is_module_patched("socket"):  # else a script has done it, its own way
+        monkey.patch_all(os=False, signal=False)
+
+
+def _report_failure(generation: Generation, error: BaseException) -> int:
+    from .load import describe
+
+    log.debug("the code does not load", exc_info=error)
+    is_ours = isinstance(error, ConfigError)
+    problems = error.problems if isinstance(error, ConfigError) else [describe(error)]
+    code = BAD_CONFIGURATION if is_ours else FAILED
+    _tell(generation, event="failed", problems=problems, code=code)
+    return code
+
+
+def _spawn(generation: Generation, worker: Worker, request: dict[str, Any]) -> None:
+    service, row = request["service"], request["row"]
+    ended, end = os.pipe()
+    try:
+        between = native.fork()
+        if between == 0:
+            _be_between(generation, worker, request, ended)
+    except OSError as error:
+        _tell(generation, event="failed", service=service, row=row, reason=f"cannot fork: {error}")
+        between = 0
+    os.close(ended)
+    os.close(end)
+    if between:
+        native.waitpid(between, 0)
+
+
+def _be_between(generation: Generation, worker: Worker, request: dict[str, Any], ended: int) -> None:
+    """Fork the worker and end, which makes it the master's child."""
+    service, row = request["service"], request["row"]
+    try:
+        pid = native.fork()
+        if pid:
+            _tell(generation, event="spawned", service=service, row=row, pid=pid)
+        else:
+            _be_worker(generation, worker, request, ended)
+    except OSError as error:
+        _tell(generation, event="failed", service=service, row=row, reason=f"cannot fork: {error}")
+    finally:
+        os._exit(0)
+
+
+def _be_worker(generation: Generation, worker: Worker, request: dict[str, Any], ended: int) -> None:
+    code = FAILED
+    try:
+        settings = next(
+            each for each in generation.settings.services if each.name == request["service"]
+        )
+        _settle(generation, settings, request["id"], ended)
+        from .boot import Place, run_worker
+
+        place = Place(
+            request["id"],
+            request["row"],
+            generation.scoreboards[settings.name],
+            generation.listeners[settings.name],
+            generation.channel,
+            generation.settings.stop_timeout,
+        )
+        code = run_worker(worker, place)
+    except BaseException as error:  # the last edge: nothing may return into the mold's code
+        log.exception("worker %s %s has failed", request["service"], request["id"])
+        _tell(generation, event="failed", pid=os.getpid(), reason=f"{type(error).__name__}: {error}")
+    finally:
+        logging.shutdown()
+        os._exit(code)
+
+
+def _settle(generation: Generation, settings: ServiceSettings, worker_id: int, ended: int) -> None:
+    """Become a child of the master's, with the service's title, signals and user."""
+    # The other end closes when the process in between has ended, and the mold has closed its copy.
+    for number in (*IGNORED, signal.SIGTERM):
+        native.signal(number, signal.SIG_DFL)
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        native.signal(number, signal.SIG_IGN)  # until the worker listens to them
+    os.read(ended, 1)
+    os.close(ended)
+    die_with(generation.master)
+    set_title(f"gtask: {settings.name} {worker_id} {settings.listen}")
+    for name, listener in generation.listeners.items():
+        if listener is not generation.listeners[settings.name] and name != settings.name:
+            listener.close()
+    if settings.user or settings.group:
+        _drop_privileges(settings.user, settings.group)
+        die_with(generation.master)
+    gc.enable()
+
+
+def _drop_privileges(user: str, group: str) -> None:
+    """Become `user` and `group`, for good.
+
+    Raises:
+        ConfigError: there is no such user or group, or we may not.
+    """
+    try:
+        entry = pwd.getpwnam(user) if user else None
+        gid = grp.getgrnam(group).gr_gid if group else entry.pw_gid if entry else os.getgid()
+        if os.geteuid() == 0:
+            os.setgroups(os.getgrouplist(user, gid) if entry else [gid])
+        os.setgid(gid)
+        if entry:
+            os.setuid(entry.pw_uid)
+            os.environ.update(HOME=entry.pw_dir, USER=user, LOGNAME=user)
+    except (KeyError, PermissionError) as error:
+        raise ConfigError([f"cannot become user {user!r}, group {group!r}: {error}"]) from error
+
+
+def _tell(generation: Generation, **message: Any) -> None:
+    with contextlib.suppress(OSError):  # the master has gone, and so shall we
+        generation.channel.send(json.dumps(message).encode())
+
+
