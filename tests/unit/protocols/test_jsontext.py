@@ -1,0 +1,137 @@
+"""Strict JSON on ujson: the same verdict as RFC 8259, the same values as the standard library."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gtask.errors import InternalError, ProtocolError
+from gtask.protocols.jsontext import dumps, loads
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+    max_leaves=20,
+)
+
+
+def refuse(name: str) -> None:
+    raise ValueError(name)
+
+
+def strict(text: bytes) -> tuple[bool, object]:
+    """The standard library's verdict, with its own liberties refused."""
+    try:
+        return True, json.loads(text.decode(), parse_constant=refuse)
+    except (ValueError, RecursionError):
+        return False, None
+
+
+def verdict(text: bytes) -> tuple[bool, object]:
+    try:
+        return True, loads(text)
+    except ProtocolError as error:
+        assert error.code == -32700
+        return False, None
+
+
+@given(values)
+def test_what_json_writes_is_read(value):
+    assert loads(json.dumps(value).encode()) == value
+    assert loads(json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8", "replace")) is not ...
+
+
+@given(values)
+def test_what_we_write_is_one_line_of_ascii_that_json_reads(value):
+    line = dumps(value)
+    assert line.isascii()
+    assert b"\n" not in line
+    assert json.loads(line) == value
+
+
+@given(values, st.lists(st.tuples(st.integers(0), st.sampled_from(list('-+.0123eENI"\\[]{}:, \t\x01nul'))), max_size=3))
+def test_a_mutated_text_gets_the_verdict_of_the_standard_library(value, edits):
+    text = json.dumps(value)
+    for place, character in edits:
+        place %= len(text) + 1
+        text = text[:place] + character + text[place + (place % 2) :]
+    expected, theirs = strict(text.encode())
+    accepted, ours = verdict(text.encode())
+    assert accepted == expected, text
+    if accepted:
+        assert ours == theirs or text_has_huge_number(theirs)
+
+
+def text_has_huge_number(value: object) -> bool:
+    return "inf" in repr(value).lower() or "nan" in repr(value).lower()
+
+
+@given(st.text(alphabet='-+.0123eE[], "2N', max_size=12))
+def test_numbers_get_the_verdict_of_the_standard_library(text):
+    assert verdict(text.encode())[0] == strict(text.encode())[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[-]", "[-01]", "[-012]", "[012]", "[-2.]", "[0.e1]", "[2.e+3]", "[2.e-3]", "[2.e3]", "[1.]",
+        "[-.123]", "[.5]", "[NaN]", "[Infinity]", "[-Infinity]", '["a\tb"]', '["\x00"]', '["a\x1f"]',
+        '{"a":"2.0","b":[1.,10]}', '["2.0",1.]', "", " ", "nul", "[1 2]", "[1,]", "{1:2}", "'a'",
+        "[1]x", "\ufeff[]", "//\n1", '"\\x41"', '"\\u12"', '"', "[" * 2000 + "]" * 2000,
+    ],
+)  # fmt: skip
+def test_what_is_not_json_is_refused(text):
+    with pytest.raises(ProtocolError):
+        loads(text.encode())
+
+
+@pytest.mark.parametrize("text", [b'"\xff"', b'"\xed\xa0\x80"', b'"\xc0\x80"', b"\xf4\x90\x80\x80"])
+def test_what_is_not_utf8_is_refused(text):
+    with pytest.raises(ProtocolError):
+        loads(text)
+
+
+@pytest.mark.parametrize("text", ["-0", "1E5", "1e05", "0.0", "[2.0,10]", '"2.0"', ' {"a" : [ ] }\t'])
+def test_unusual_json_is_read(text):
+    assert loads(text.encode()) == json.loads(text)
+
+
+def test_integers_are_exact():
+    assert loads(b"123456789012345678901234567890") == 123456789012345678901234567890
+    assert dumps(2**70) == b"%d" % 2**70
+
+
+def test_text_beyond_ascii_is_escaped():
+    assert dumps("한😀\u2028/") == b'"\\ud55c\\ud83d\\ude00\\u2028/"'
+    assert dumps("\ud800") == b'"\\ud800"'
+    assert dumps({"a": "한"}) == b'{"a":"\\ud55c"}'
+
+
+class Inserts:
+    def __json__(self) -> str:
+        return '{"a":\n1}'
+
+
+class Raises:
+    def __json__(self) -> str:
+        raise RuntimeError("no")
+
+
+circular: list[object] = []
+circular.append(circular)
+
+
+@pytest.mark.parametrize(
+    "value", [object(), {1, 2}, b"bytes", math.nan, math.inf, [math.nan], Inserts(), Raises(), circular]
+)
+def test_what_is_not_json_is_not_written(value):
+    with pytest.raises(InternalError):
+        dumps(value)
