@@ -1,0 +1,50 @@
+"""gtask: pre-forked gevent workers for slow work, and the callback API that hands it over.
+
+The public names are loaded when they are first asked for (PEP 562), so that `import gtask` starts
+nothing, and the master, which uses only the standard library, does not load gevent.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .net.async_tcp import AsyncTcpConnection as AsyncTcpConnection
+    from .net.connection import TcpConnection as TcpConnection
+    from .net.timer import Timer as Timer
+    from .tasks import current_task as current_task
+    from .tasks import task as task
+    from .worker import Worker as Worker
+    from .worker import run_all as run_all
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AsyncTcpConnection": ".net.async_tcp",
+    "TcpConnection": ".net.connection",
+    "Timer": ".net.timer",
+    "Worker": ".worker",
+    "current_task": ".tasks",
+    "run_all": ".worker",
+    "task": ".tasks",
+    "GtaskError": ".errors",
+    "ConfigError": ".errors",
+    "TaskError": ".errors",
+    "TaskTimeout": ".errors",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'gtask' has no attribute {name!r}")
+    value = getattr(import_module(home, __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
