@@ -39,7 +39,9 @@ def _text(value: Any) -> str:
 
 def _names(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
-        return tuple(re.split(r"[,\s]+", value.strip(", \t\r\n"))) if value.strip(", \t\r\n") else ()
+        return (
+            tuple(re.split(r"[,\s]+", value.strip(", \t\r\n"))) if value.strip(", \t\r\n") else ()
+        )
     if isinstance(value, Iterable):
         names = tuple(value)
         if all(isinstance(name, str) for name in names):
@@ -95,7 +97,7 @@ def _address(value: Any) -> Address:
 
 def _networks(value: Any) -> tuple[IpNetwork, ...]:
     networks = []
-    for item in (re.split(r"[,\s]+", value.strip()) if isinstance(value, str) else value):
+    for item in re.split(r"[,\s]+", value.strip()) if isinstance(value, str) else value:
         if item == "":
             continue
         try:
@@ -284,9 +286,7 @@ def _keys(kind: type) -> dict[str, Field[Any]]:
     return {one.name: one for one in fields(kind) if "read" in one.metadata}
 
 
-def _read(
-    kind: type, given: Mapping[str, Any], where: str, problems: list[str]
-) -> dict[str, Any]:
+def _read(kind: type, given: Mapping[str, Any], where: str, problems: list[str]) -> dict[str, Any]:
     """The values of one section; what is wrong is added to `problems`."""
     known = _keys(kind)
     values = {}
@@ -356,7 +356,9 @@ def _parser_problem(error: configparser.Error, file: str) -> str:
     if isinstance(error, configparser.DuplicateSectionError):
         return f"{file} [{error.section}]: is there twice (line {error.lineno})"
     if isinstance(error, configparser.MissingSectionHeaderError):
-        return f"{file}: line {error.lineno} stands before the first [section]: {error.line.strip()}"
+        return (
+            f"{file}: line {error.lineno} stands before the first [section]: {error.line.strip()}"
+        )
     if isinstance(error, configparser.ParsingError) and error.errors:
         line, text = error.errors[0]
         return f"{file}: line {line} is no KEY = VALUE: {text.strip()}"

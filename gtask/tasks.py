@@ -104,11 +104,7 @@ class TaskFunction:
         required = [p for p in parameters if p.default is p.empty and p.kind < kinds.VAR_POSITIONAL]
         self._names = {_wire_name(p.name): p.name for p in by_name}
         self._renamed = any(key != name for key, name in self._names.items())
-        self._required = {
-            _wire_name(p.name)
-            for p in by_name
-            if p.default is p.empty
-        }
+        self._required = {_wire_name(p.name) for p in by_name if p.default is p.empty}
         self._surplus_names = any(p.kind is kinds.VAR_KEYWORD for p in parameters)
         self._surplus_positions = any(p.kind is kinds.VAR_POSITIONAL for p in parameters)
         self._positions = [_wire_name(p.name) for p in positional]
@@ -145,7 +141,10 @@ class TaskFunction:
         return args, {}  # type: ignore[return-value]
 
     def _check_names(self, args: dict[str, Any]) -> None:
-        missing = [*self._unreachable, *(n for n in self._names if n in self._required - args.keys())]
+        missing = [
+            *self._unreachable,
+            *(n for n in self._names if n in self._required - args.keys()),
+        ]
         surplus = [] if self._surplus_names else [n for n in args if n not in self._names]
         self._refuse(missing, surplus)
 

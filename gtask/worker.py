@@ -128,7 +128,9 @@ class Worker:
             elif isinstance(item, ModuleType):
                 modules.append(item)
             else:
-                setattr(functions, item.__name__, item if hasattr(item, "__gtask__") else task(item))
+                setattr(
+                    functions, item.__name__, item if hasattr(item, "__gtask__") else task(item)
+                )
         if vars(functions).keys() - vars(ModuleType("")).keys():
             modules.append(functions)
         self.served = find_tasks(modules)

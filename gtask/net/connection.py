@@ -6,7 +6,6 @@ connection's callbacks run in order and never two at once, and may block without
 
 from __future__ import annotations
 
-import _socket
 import itertools
 import logging
 from collections import deque
@@ -24,7 +23,14 @@ log = logging.getLogger("gtask.connection")
 CONNECT_FAILED = 1
 SEND_FAILED = 2
 MAX_SEND_BUFFER_BYTES = 1024 * 1024
-CALLBACKS = ("on_connect", "on_message", "on_close", "on_error", "on_buffer_full", "on_buffer_drain")
+CALLBACKS = (
+    "on_connect",
+    "on_message",
+    "on_close",
+    "on_error",
+    "on_buffer_full",
+    "on_buffer_drain",
+)
 
 Callback = Callable[..., Any] | None
 _ids = itertools.count(1)
@@ -266,5 +272,3 @@ def format_address(address: Any) -> str:
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
         return f"{host}:{address[1]}"
     return address.decode() if isinstance(address, bytes) else str(address)
-
-

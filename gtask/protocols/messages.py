@@ -44,7 +44,15 @@ class Call:
         wants_progress: the caller asked for progress notifications.
     """
 
-    __slots__ = ("args", "dialect", "function", "id", "is_notification", "timeout", "wants_progress")
+    __slots__ = (
+        "args",
+        "dialect",
+        "function",
+        "id",
+        "is_notification",
+        "timeout",
+        "wants_progress",
+    )
 
     def __init__(
         self,
@@ -174,7 +182,11 @@ def _call_params(params: Any) -> tuple[str, Any, float | None, bool]:
     if type(params) is not dict:
         raise BadArguments('gtask.call: "params" must be an object')
     unknown = params.keys() - {"function", "args", "options"}
-    function, args, options = params.get("function"), params.get("args", _NO_ARGS), params.get("options", {})
+    function, args, options = (
+        params.get("function"),
+        params.get("args", _NO_ARGS),
+        params.get("options", {}),
+    )
     if unknown:
         raise BadArguments(f"gtask.call: unexpected {', '.join(sorted(unknown))}")
     if type(function) is not str or function == "gtask.call":

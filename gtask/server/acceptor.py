@@ -12,6 +12,7 @@ queue of the service, and the idlest workers its servers.
 
 from __future__ import annotations
 
+import _socket
 import ctypes
 import errno
 import logging
@@ -21,7 +22,6 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-import _socket
 from gevent.server import StreamServer
 from gevent.socket import socket as GeventSocket
 
@@ -154,6 +154,7 @@ class Acceptor(StreamServer):  # type: ignore[misc]
         own = GeventSocket(listener.family, listener.type, 0, os.dup(listener.fileno()))
         super().__init__(own, handle, spawn=None)
         self._listener = own._sock
+        self._take = handle
         self._gauge = gauge
         self._is_full = is_full
         self._slack = 0 if strict else 1
@@ -196,7 +197,7 @@ class Acceptor(StreamServer):  # type: ignore[misc]
 
     def do_handle(self, socket: Any, address: Any) -> None:
         """Hand the connection over, and see whose turn it is now."""
-        self._handle(socket, address)
+        self._take(socket, address)
         self.reconsider()
 
     def reconsider(self) -> None:
@@ -256,5 +257,5 @@ class Acceptor(StreamServer):  # type: ignore[misc]
                 fd, address = self._listener._accept()
             except OSError:
                 break
-            self._handle(_socket.socket(self.family, _socket.SOCK_STREAM, 0, fd), address)
+            self._take(_socket.socket(self.family, _socket.SOCK_STREAM, 0, fd), address)
         self.close()

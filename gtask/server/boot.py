@@ -99,7 +99,9 @@ class _Process:
         try:
             self.boot()
         except BaseException as error:  # the edge: on_worker_start is user code
-            log.error("worker %s %d cannot start", self.worker.name, self.place.worker_id, exc_info=error)
+            log.error(
+                "worker %s %d cannot start", self.worker.name, self.place.worker_id, exc_info=error
+            )
             self.tell("failed", reason=describe(error))
             return FAILED_TO_BOOT
         self.told.wait()
@@ -117,7 +119,13 @@ class _Process:
             watcher = self.loop.signal(number)
             watcher.start(action)
             self.watchers.append(watcher)
-        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU, signal.SIGQUIT):
+        for number in (
+            signal.SIGHUP,
+            signal.SIGUSR1,
+            signal.SIGTTIN,
+            signal.SIGTTOU,
+            signal.SIGQUIT,
+        ):
             signal.signal(number, signal.SIG_IGN)
         beat = self.loop.timer(BEAT_SECONDS, BEAT_SECONDS)
         beat.start(self.beat)
@@ -128,11 +136,13 @@ class _Process:
         self.gauge.state(State.READY)
         if self.acceptor is not None:
             self.acceptor.refresh()
-        self.tell("ready", pid=os.getpid())
+        self.tell("ready")
 
     def listen(self) -> None:
         worker: Any = self.worker
-        address = worker.listen if isinstance(worker.listen, Address) else parse_address(worker.listen)
+        address = (
+            worker.listen if isinstance(worker.listen, Address) else parse_address(worker.listen)
+        )
         self.tls = server_context(worker.certfile, worker.keyfile, worker.cafile)
         self.networks = list(worker.allow)
         if address.protocol == "websocket":
@@ -273,7 +283,7 @@ class _Process:
             self.tell("recycle", reason=reason)
 
     def tell(self, event: str, **details: Any) -> None:
-        message = {"event": event, "row": self.place.row, **details}
+        message = {"event": event, "row": self.place.row, "pid": os.getpid(), **details}
         try:
             self.place.events.send(json.dumps(message).encode(), socket.MSG_DONTWAIT)
         except OSError:  # the master has gone, and so shall we, soon

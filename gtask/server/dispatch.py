@@ -162,6 +162,7 @@ class Turn(greenlet):
 
     def __init__(self, service: TaskService) -> None:
         super().__init__(parent=service.reactor.hub)
+        self._hub = service.reactor.hub
         self._spare = service.spare_turns
         self.context = Context()
         self.context.run(running_task.set, self.current)
@@ -170,7 +171,7 @@ class Turn(greenlet):
         self.is_detached = False
 
     def run(self, work: Callable[[Turn], None]) -> None:
-        spare, hub = self._spare, self.parent
+        spare, hub = self._spare, self._hub
         while True:
             try:
                 work(self)
@@ -426,10 +427,7 @@ class TaskService:
         return "pong"
 
     def _health(self, call: Execution) -> dict[str, Any]:
-        if self.is_draining:
-            status = "draining"
-        else:
-            status = "busy" if self.is_full else "ready"
+        status = "draining" if self.is_draining else "busy" if self.is_full else "ready"
         return {
             "status": status,
             "running": self.running,

@@ -96,7 +96,9 @@ def describe(error: BaseException) -> str:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(("<", os.path.dirname(__file__), os.path.dirname(importlib.__file__)))
+        if not frame.filename.startswith(
+            ("<", os.path.dirname(__file__), os.path.dirname(importlib.__file__))
+        )
     ]
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     return what + where

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ payloads = st.binary(max_size=60).map(lambda b: b.replace(b"\n", b"").rstrip(b"\
 
 def cut(stream: bytes, places: list[int]) -> list[bytes]:
     edges = sorted({0, len(stream), *(place % (len(stream) + 1) for place in places)})
-    return [stream[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [stream[a:b] for a, b in pairwise(edges)]
 
 
 def decode(pieces: list[bytes], limit: int = 1000) -> tuple[list[bytes], bool]:
@@ -37,9 +39,7 @@ def test_any_bytes_give_the_lines_between_line_feeds(stream, places):
     assert not failed
 
 
-@given(
-    st.lists(st.integers(0, 12), min_size=1), st.lists(st.integers(0)), st.integers(1, 10)
-)
+@given(st.lists(st.integers(0, 12), min_size=1), st.lists(st.integers(0)), st.integers(1, 10))
 def test_the_limit_is_exact_for_each_frame_and_any_split(lengths, places, limit):
     stream = b"".join(b"x" * length + b"\n" for length in lengths)
     good = []
