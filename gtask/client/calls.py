@@ -1,0 +1,250 @@
+"""`Call`: one call and its one end; and waiting for several.
+
+A call is ended by its switchboard, in the hub: first its outcome is set, then those who wait are
+told, in greenlets of their own.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from greenlet import getcurrent
+
+from ..errors import TaskError
+
+if TYPE_CHECKING:
+    from .channels import Channel
+    from .switchboard import Switchboard
+
+MAX_REPORTS = 1000  # kept for an `on_progress` that is slower than its task
+
+
+class Call:
+    """A call that was made with `TaskClient.call`.
+
+    It is waited for in the native thread that made it, by any number of greenlets.
+
+    Attributes:
+        id: its number on the wire.
+        function: the task's name.
+        done: True once it has ended, well or badly.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_args",
+        "_board",
+        "_channel",
+        "_deadline",
+        "_error",
+        "_is_reporting",
+        "_links",
+        "_made_at",
+        "_mark",
+        "_next_look",
+        "_on_error",
+        "_on_progress",
+        "_on_result",
+        "_reports",
+        "_result",
+        "_retries",
+        "_timeout",
+        "_tries",
+        "done",
+        "function",
+        "id",
+    )
+
+    def __init__(
+        self,
+        board: Switchboard,
+        function: str,
+        args: bytes,
+        on_result: Callable[[Any], Any] | None,
+        on_error: Callable[[TaskError], Any] | None,
+        on_progress: Callable[[Any, Any, Any], Any] | None,
+        timeout: float | None,
+        limit: float,
+        retries: int,
+    ) -> None:
+        self._board = board
+        self.id = board.next_id()
+        self.function = function
+        self._args = args  # as JSON
+        self._on_result = on_result
+        self._on_error = on_error
+        self._on_progress = on_progress
+        self._timeout = timeout  # what the server is told; None: nothing
+        self._made_at = monotonic()
+        self._deadline = self._made_at + limit
+        self._retries = retries  # left
+        self._tries = 0
+        self._channel: Channel | None = None  # where it was put; None while it waits for one
+        self._mark = 0  # where its line ends in the channel's output
+        self._next_look = 0.0  # when to give up waiting, or to try again
+        self._links: list[Callable[[Call], Any]] | None = None
+        self._reports: deque[tuple[Any, Any, Any]] | None = None
+        self._is_reporting = False
+        self._result: Any = None
+        self._error: TaskError | None = None
+        self.done = False
+
+    def __repr__(self) -> str:
+        state = "done" if self.done else "waiting" if self._channel is None else "sent"
+        return f"<Call {self.id} {self.function} {state}>"
+
+    def get(self, timeout: float | None = None) -> Any:
+        """Wait for the result; other greenlets go on meanwhile.
+
+        Args:
+            timeout: seconds to wait; the call itself goes on after that.
+
+        Raises:
+            TaskError: the call failed; see `gtask.errors`.
+            TimeoutError: not done within `timeout` seconds.
+        """
+        if not self.done:
+            if timeout is None:
+                self._wait()
+            else:
+                self._wait_for(timeout)
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        return self._result
+
+    @property
+    def error(self) -> TaskError | None:
+        """What the call failed with; None if it did not, or has not ended yet."""
+        return self._error
+
+    def cancel(self) -> bool:
+        """End the call with `TaskCancelled`, and tell the server; False if it was done."""
+        return self._board.cancel(self)
+
+    def link(self, callback: Callable[[Call], Any]) -> None:
+        """Have `callback(call)` called in a greenlet of its own once the call is done."""
+        run = self._board.reactor.run
+        self.rawlink(lambda call: run(callback, call))
+
+    def rawlink(self, callback: Callable[[Call], Any]) -> None:
+        """As `link`, in the hub, where nothing may block: `gevent.wait` needs it."""
+        if self.done:
+            self._board.reactor.loop.run_callback(callback, self)
+        elif self._links is None:
+            self._links = [callback]
+        else:
+            self._links.append(callback)
+
+    def unlink(self, callback: Callable[[Call], Any]) -> None:
+        """Undo `rawlink`."""
+        if self._links and callback in self._links:
+            self._links.remove(callback)
+
+    # -- waiting ------------------------------------------------------------------------------
+
+    def _wait(self) -> None:
+        hub = self._board.reactor.hub
+        current = getcurrent()
+        if gevent.get_hub() is not hub or current is hub:
+            raise RuntimeError("a call is waited for in the thread that made it, not in its hub")
+        switch = current.switch
+        self.rawlink(switch)
+        try:
+            while not self.done:
+                hub.switch()
+        finally:
+            self.unlink(switch)
+
+    def _wait_for(self, timeout: float) -> None:
+        limit = gevent.Timeout(timeout)
+        try:
+            with limit:
+                self._wait()
+        except gevent.Timeout as error:
+            if error is not limit:
+                raise
+            raise TimeoutError(f"{self.function}: not done after {timeout:g} s") from None
+
+    # -- for the switchboard, in the hub ------------------------------------------------------
+
+    def _time_left(self) -> float | None:
+        """Seconds to tell the server; None if its own limit shall do."""
+        if self._timeout is None:
+            return None
+        return max(0.001, self._deadline - monotonic())
+
+    def _announce(self) -> None:
+        """Tell everybody who waits that the call is done."""
+        while self._links:
+            self._links.pop(0)(self)
+        if not self._is_reporting:
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._error is None:
+            if self._on_result is not None:
+                self._board.reactor.start(self._on_result, self._result)
+        elif self._on_error is not None:
+            self._board.reactor.start(self._on_error, self._error)
+
+    def _report(self, done: Any, total: Any, note: Any) -> None:
+        """Take a progress report; what is too much for a slow receiver is dropped."""
+        if self._on_progress is None:
+            return
+        if self._reports is None:
+            self._reports = deque()
+        if len(self._reports) < MAX_REPORTS:
+            self._reports.append((done, total, note))
+        if not self._is_reporting:
+            self._is_reporting = True
+            self._board.reactor.start(self._deliver)
+
+    def _deliver(self) -> None:
+        """Pass reports on in their order, then the end; runs in a greenlet of its own."""
+        assert self._reports is not None
+        assert self._on_progress is not None
+        try:
+            while self._reports:
+                self._on_progress(*self._reports.popleft())
+        finally:  # whatever one report's receiver raised, the rest follows
+            if self._reports:
+                self._board.reactor.start(self._deliver)
+            else:
+                self._is_reporting = False
+                if self.done:
+                    self._tell()
+
+
+def wait(calls: Iterable[Call], timeout: float | None = None) -> list[Call]:
+    """Wait until all of `calls` are done, or for `timeout` seconds.
+
+    Returns:
+        Those that are done, in the order given.
+    """
+    calls = list(calls)
+    for _ in _completions(calls, timeout):
+        pass
+    return [call for call in calls if call.done]
+
+
+def as_completed(calls: Iterable[Call], timeout: float | None = None) -> Iterator[Call]:
+    """Each of `calls` as soon as it is done.
+
+    Raises:
+        TimeoutError: some are not done `timeout` seconds after the first was asked for.
+    """
+    calls = list(calls)
+    count = 0
+    for call in _completions(calls, timeout):
+        count += 1
+        yield call
+    if count < len(calls):
+        raise TimeoutError(f"{len(calls) - count} of {len(calls)} calls not done")
+
+
+def _completions(calls: list[Call], timeout: float | None) -> Iterator[Call]:
+    yield from gevent.iwait(calls, timeout)

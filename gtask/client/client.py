@@ -1,0 +1,228 @@
+"""`TaskClient`: hands tasks to worker processes, from any gevent program and from plain ones."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import weakref
+from collections.abc import Callable, Iterable
+from math import inf
+from types import TracebackType
+from typing import Any
+
+from gevent import monkey
+
+from ..address import Address, parse_address
+from ..errors import InternalError, TaskError
+from ..net.reactor import current_reactor
+from ..protocols.jsontext import dumps
+from ..protocols.text import MAX_FRAME_BYTES
+from .calls import Call
+from .switchboard import Options, Switchboard
+
+DEFAULT_TIMEOUT = 60.0
+MAX_TIMEOUT = 1e9  # seconds; the wire's limit
+
+_native_local = monkey.get_original("_thread", "_local")
+
+
+class TaskClient:
+    """Calls tasks on one or several servers; one client serves a whole program.
+
+        client = TaskClient(["text://10.0.0.11:12345", "text://10.0.0.12:12345"])
+        client.call("send_mail", {"to": "b@x"}, on_result=print, on_error=print)
+        total = client.call("add", {"a": 1, "b": 2}).get()
+
+    Any greenlet of any native thread may use it; each thread has connections of its own, made at
+    its first call. A thread that runs no gevent loop of its own runs it while it waits.
+
+    Args:
+        endpoints: one URL, ``text://host:port`` or ``text+unix:///path``, or several.
+        timeout: seconds until a call is given up, here and by the server. None: 60, and the
+            server's own limit; 0: none.
+        retries: how often a call is repeated when that may help (`TaskError.retryable`) although
+            it may have been executed: only for tasks that may run twice.
+        connections: connections to each endpoint, opened as calls need them.
+        max_pending: unfinished calls of one thread; further ones end with `Overloaded`.
+        dialect: "jsonrpc", or "bare" for servers that know only the page's form: one call at a
+            time on each connection.
+        keep_connections: with "bare": False makes a new connection for each call.
+        connect_timeout: seconds for connecting and the server's first word.
+        patience: seconds that a call waits for a server while none can be reached.
+        max_age: seconds, more or less, after which a connection is replaced, so that new
+            addresses of a name and new hosts behind a balancer get their share; 0: never.
+        max_frame_bytes: the longest call or answer.
+        ssl_context: speak TLS, with this context's certificates and checks.
+
+    Raises:
+        ValueError: an argument makes no sense.
+    """
+
+    def __init__(
+        self,
+        endpoints: str | Address | Iterable[str | Address],
+        *,
+        timeout: float | None = None,
+        retries: int = 0,
+        connections: int = 4,
+        max_pending: int = 10_000,
+        dialect: str = "jsonrpc",
+        keep_connections: bool = True,
+        connect_timeout: float = 5.0,
+        patience: float = 3.0,
+        max_age: float = 1800.0,
+        max_frame_bytes: int = MAX_FRAME_BYTES,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        if isinstance(endpoints, str | Address):
+            endpoints = [endpoints]
+        self.endpoints = [_text_address(endpoint) for endpoint in endpoints]
+        if not self.endpoints:
+            raise ValueError("at least one endpoint is needed")
+        if dialect not in ("jsonrpc", "bare"):
+            raise ValueError(f'dialect must be "jsonrpc" or "bare", not {dialect!r}')
+        if connections < 1 or max_pending < 1:
+            raise ValueError("connections and max_pending must be 1 or more")
+        _check_limits(timeout, retries)
+        self.timeout = timeout
+        self.retries = retries
+        self._options = Options(
+            connections=connections,
+            dialect=dialect,
+            keep_connections=keep_connections,
+            connect_timeout=connect_timeout,
+            patience=patience,
+            max_age=max_age,
+            max_pending=max_pending,
+            max_frame_bytes=max_frame_bytes,
+            ssl_context=ssl_context,
+        )
+        self._is_closed = False
+        self._local = _native_local()
+        self._boards: list[Switchboard] = []
+        _clients.add(self)
+
+    def __repr__(self) -> str:
+        return f"<TaskClient {', '.join(map(str, self.endpoints))}>"
+
+    def call(
+        self,
+        function: str,
+        args: dict[str, Any] | list[Any] | tuple[Any, ...] | None = None,
+        *,
+        on_result: Callable[[Any], Any] | None = None,
+        on_error: Callable[[TaskError], Any] | None = None,
+        on_progress: Callable[[Any, Any, Any], Any] | None = None,
+        timeout: float | None = None,
+        retries: int | None = None,
+    ) -> Call:
+        """Have `function` called by a worker; never blocks.
+
+        The callbacks run in greenlets of their own, so they may block. Exactly one of `on_result`
+        and `on_error` is called, once, never before `call` has returned.
+
+        Args:
+            args: keyword arguments (dict) or positional ones.
+            on_result: takes the result.
+            on_error: takes the `TaskError`.
+            on_progress: takes ``(done, total, note)`` as the task reports it.
+            timeout, retries: for this call; by default the client's.
+
+        Raises:
+            TypeError: the arguments are neither dict nor list.
+            ValueError: they are not JSON, or too long for a frame.
+        """
+        if args is None:
+            encoded = b""
+        else:
+            if not isinstance(args, dict | list | tuple):
+                raise TypeError(f"args must be a dict or a list, not {type(args).__name__}")
+            try:
+                encoded = dumps(args)
+            except InternalError as error:
+                raise ValueError(f"{function}: arguments are {error.message}") from None
+            if len(encoded) > self._options.max_frame_bytes - 1000:
+                raise ValueError(f"{function}: {len(encoded)} bytes of arguments are too many")
+        if timeout is not None or retries is not None:
+            _check_limits(timeout, retries or 0)
+        if timeout is None:
+            timeout = self.timeout
+        limit = DEFAULT_TIMEOUT if timeout is None else timeout or inf
+        try:
+            board: Switchboard = self._local.board
+        except AttributeError:
+            board = self._new_board()
+        call = Call(
+            board,
+            function,
+            encoded,
+            on_result,
+            on_error,
+            on_progress,
+            timeout or None,
+            limit,
+            self.retries if retries is None else retries,
+        )
+        board.submit(call)
+        return call
+
+    def close(self) -> None:
+        """Close every connection; calls under way end with `TaskCancelled`."""
+        self._is_closed = True
+        here = current_reactor()
+        for board in self._boards:
+            if board.reactor is here:
+                board.close()
+            else:
+                board.reactor.loop.run_callback_threadsafe(board.close)
+        self._boards.clear()
+
+    def __enter__(self) -> TaskClient:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _new_board(self) -> Switchboard:
+        board = Switchboard(current_reactor(), self.endpoints, self._options)
+        board.is_closed = self._is_closed
+        self._local.board = board
+        self._boards.append(board)
+        return board
+
+    def _after_fork(self) -> None:
+        """In a forked child: the connections are the parent's, so leave them alone."""
+        for board in self._boards:
+            board.abandon()
+        self._boards.clear()
+        self._local = _native_local()
+
+
+_clients: weakref.WeakSet[TaskClient] = weakref.WeakSet()
+
+
+def _forget_parent() -> None:
+    for client in list(_clients):
+        client._after_fork()
+
+
+os.register_at_fork(after_in_child=_forget_parent)
+
+
+def _text_address(endpoint: str | Address) -> Address:
+    address = parse_address(endpoint) if isinstance(endpoint, str) else endpoint
+    if address.protocol != "text":
+        raise ValueError(f"{endpoint}: TaskClient speaks text:// only")
+    return address
+
+
+def _check_limits(timeout: float | None, retries: int) -> None:
+    if timeout is not None and not 0 <= timeout < MAX_TIMEOUT:
+        raise ValueError(f"timeout must be a number of seconds, 0 or more, not {timeout!r}")
+    if retries < 0:
+        raise ValueError(f"retries must be 0 or more, not {retries!r}")
