@@ -127,7 +127,7 @@ class Gate:
         return bool(_libc.epoll_ctl(self._loop.fileno(), operation, self._fd, event) == 0)
 
 
-class Acceptor(StreamServer):  # type: ignore[misc]
+class Acceptor(StreamServer):
     """gevent's `StreamServer`, accepting plain C sockets, one a turn, when it is our turn.
 
     Args:
@@ -151,7 +151,7 @@ class Acceptor(StreamServer):  # type: ignore[misc]
     ) -> None:
         # A duplicate, as the server closes what it was given. It is read through its C base
         # class, whose `_accept` makes no Python socket: half of the cost of accepting.
-        own = GeventSocket(listener.family, listener.type, 0, os.dup(listener.fileno()))
+        own: Any = GeventSocket(listener.family, listener.type, 0, os.dup(listener.fileno()))
         super().__init__(own, handle, spawn=None)
         self._listener = own._sock
         self._take = handle
@@ -179,7 +179,7 @@ class Acceptor(StreamServer):  # type: ignore[misc]
             gate.open()  # registering anew has the kernel look at the queue
         self.reconsider()
 
-    def do_read(self) -> tuple[Any, Any] | None:
+    def do_read(self) -> Any:
         """Accept one connection, if it is our turn; called by the hub."""
         assert self._gate is not None
         if not self._gate.is_open:
