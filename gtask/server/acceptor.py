@@ -135,7 +135,8 @@ class Acceptor(StreamServer):
         handle: called with each socket and its peer's address, in the hub.
         gauge: our load and our siblings'.
         is_full: nothing may be accepted now; when it becomes so, call `reconsider`.
-        strict: accept only as the idlest of all (services that run one task at a time).
+        strict: accept only as the idlest of all, and reluctantly where nobody is idle (for
+            services that run one task at a time).
     """
 
     max_accept = 1
@@ -157,7 +158,7 @@ class Acceptor(StreamServer):
         self._take = handle
         self._gauge = gauge
         self._is_full = is_full
-        self._slack = 0 if strict else 1
+        self._is_strict = strict
         self._rows = 1
         self._deferred = 0.0  # since when we wait for an idler sibling to accept; 0: we do not
         self._complained = 0.0
@@ -212,7 +213,9 @@ class Acceptor(StreamServer):
             return
         if self._rows > 1:
             excess, least = self._gauge.excess(self._rows)
-            if excess > self._slack + least // 8 and self._may_defer(excess):
+            if self._is_strict and not excess and least:
+                excess = 1  # all have as many: one of those may be just about to close
+            if excess > (0 if self._is_strict else 1 + least // 8) and self._may_defer(excess):
                 gate.shut()
                 self._gauge.on_change = self.reconsider
                 return
