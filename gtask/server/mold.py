@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import pwd
+import select
 import signal
 import sys
 from collections.abc import Iterable
@@ -93,6 +94,7 @@ def _load(generation: Generation, workers: Iterable[Worker] | None) -> dict[str,
                 worker.load()
     finally:
         sys.dont_write_bytecode = before
+    sys.stdout.flush()  # or each worker writes it again
     gc.disable()
     gc.collect()
     gc.freeze()
@@ -118,43 +120,48 @@ def _report_failure(generation: Generation, error: BaseException) -> int:
 
 
 def _spawn(generation: Generation, worker: Worker, request: dict[str, Any]) -> None:
-    service, row = request["service"], request["row"]
-    ended, end = os.pipe()
     try:
         between = native.fork()
-        if between == 0:
-            _be_between(generation, worker, request, ended)
     except OSError as error:
-        _tell(generation, event="failed", service=service, row=row, reason=f"cannot fork: {error}")
-        between = 0
-    os.close(ended)
-    os.close(end)
-    if between:
-        native.waitpid(between, 0)
+        _report_no_fork(generation, request, error)
+        return
+    if between == 0:
+        _be_between(generation, worker, request)
+    native.waitpid(between, 0)
 
 
-def _be_between(generation: Generation, worker: Worker, request: dict[str, Any], ended: int) -> None:
+def _be_between(generation: Generation, worker: Worker, request: dict[str, Any]) -> None:
     """Fork the worker and end, which makes it the master's child."""
-    service, row = request["service"], request["row"]
     try:
+        between = os.getpid()
         pid = native.fork()
         if pid:
-            _tell(generation, event="spawned", service=service, row=row, pid=pid)
+            _tell(
+                generation, event="spawned", service=request["service"], row=request["row"], pid=pid
+            )
         else:
-            _be_worker(generation, worker, request, ended)
+            _be_worker(generation, worker, request, between)
     except OSError as error:
-        _tell(generation, event="failed", service=service, row=row, reason=f"cannot fork: {error}")
+        _report_no_fork(generation, request, error)
     finally:
         os._exit(0)
 
 
-def _be_worker(generation: Generation, worker: Worker, request: dict[str, Any], ended: int) -> None:
+def _report_no_fork(generation: Generation, request: dict[str, Any], error: OSError) -> None:
+    where = {"service": request["service"], "row": request["row"]}
+    _tell(generation, event="failed", **where, reason=f"cannot fork: {error.strerror}")
+
+
+def _be_worker(
+    generation: Generation, worker: Worker, request: dict[str, Any], between: int
+) -> None:
     code = FAILED
     try:
         settings = next(
             each for each in generation.settings.services if each.name == request["service"]
         )
-        _settle(generation, settings, request["id"], ended)
+        _await_end(between)
+        _settle(generation, settings, request["id"])
         from .boot import Place, run_worker
 
         place = Place(
@@ -168,25 +175,38 @@ def _be_worker(generation: Generation, worker: Worker, request: dict[str, Any], 
         code = run_worker(worker, place)
     except BaseException as error:  # the last edge: nothing may return into the mold's code
         log.exception("worker %s %s has failed", request["service"], request["id"])
-        _tell(generation, event="failed", pid=os.getpid(), reason=f"{type(error).__name__}: {error}")
+        _tell(
+            generation, event="failed", pid=os.getpid(), reason=f"{type(error).__name__}: {error}"
+        )
     finally:
         logging.shutdown()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
         os._exit(code)
 
 
-def _settle(generation: Generation, settings: ServiceSettings, worker_id: int, ended: int) -> None:
+def _await_end(pid: int) -> None:
+    """Wait until the process in between has ended, and we are the master's child."""
+    try:
+        ended = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    poll = native.poll()
+    poll.register(ended, select.POLLIN)
+    poll.poll()
+    os.close(ended)
+
+
+def _settle(generation: Generation, settings: ServiceSettings, worker_id: int) -> None:
     """Become a child of the master's, with the service's title, signals and user."""
-    # The other end closes when the process in between has ended, and the mold has closed its copy.
     for number in (*IGNORED, signal.SIGTERM):
         native.signal(number, signal.SIG_DFL)
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         native.signal(number, signal.SIG_IGN)  # until the worker listens to them
-    os.read(ended, 1)
-    os.close(ended)
     die_with(generation.master)
     set_title(f"gtask: {settings.name} {worker_id} {settings.listen}")
     for name, listener in generation.listeners.items():
-        if listener is not generation.listeners[settings.name] and name != settings.name:
+        if name != settings.name:
             listener.close()
     if settings.user or settings.group:
         _drop_privileges(settings.user, settings.group)
@@ -216,5 +236,3 @@ def _drop_privileges(user: str, group: str) -> None:
 def _tell(generation: Generation, **message: Any) -> None:
     with contextlib.suppress(OSError):  # the master has gone, and so shall we
         generation.channel.send(json.dumps(message).encode())
-
-

@@ -1,0 +1,31 @@
+"""What the master gives a mold: one generation of code and settings, and the sockets it serves."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .config import Settings
+from .master.scoreboard import Scoreboard
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Made by the master before it forks the mold.
+
+    Attributes:
+        number: 1, 2, 3 …, one more with each reload.
+        settings: the whole tree's.
+        listeners: the listening socket of each service, non-blocking.
+        scoreboards: one for each service.
+        channel: the mold's and its workers' end of the socket pair to the master.
+        master: the master's process id.
+    """
+
+    number: int
+    settings: Settings
+    listeners: Mapping[str, socket.socket]
+    scoreboards: Mapping[str, Scoreboard]
+    channel: socket.socket
+    master: int

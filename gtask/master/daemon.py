@@ -1,0 +1,80 @@
+"""Going into the background, with the start's outcome as the exit code of the foreground."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+
+from .. import native
+from ..logs import log_stream
+
+
+class Reporter:
+    """Tells how the start went: the terminal, or the process that waits at it for the daemon.
+
+    Args:
+        pipe: to that process.
+    """
+
+    def __init__(self, pipe: int = -1) -> None:
+        self._pipe = pipe
+        self.is_told = False
+
+    def tell(self, code: int, text: str) -> None:
+        """Report the exit code and a line; only the first time counts."""
+        if self.is_told:
+            return
+        self.is_told = True
+        if self._pipe < 0:
+            _print(text)
+            return
+        with contextlib.suppress(OSError):  # nobody waits any more
+            os.write(self._pipe, json.dumps([code, text]).encode() + b"\n")
+        self.close()
+
+    def close(self) -> None:
+        if self._pipe >= 0:
+            os.close(self._pipe)
+            self._pipe = -1
+
+
+def daemonize() -> Reporter:
+    """Go on in the background; the process that was called ends when the result is told."""
+    outcome, pipe = os.pipe()
+    if native.fork():
+        os.close(pipe)
+        _await(outcome)
+    os.close(outcome)
+    os.setsid()
+    if native.fork():
+        os._exit(0)  # so that the daemon leads no session, and never gets a terminal
+    redirect_output()
+    return Reporter(pipe)
+
+
+def _await(outcome: int) -> None:
+    said = b""
+    while not said.endswith(b"\n") and (part := os.read(outcome, 65536)):
+        said += part
+    code, text = json.loads(said) if said else (1, "the daemon died while starting")
+    _print(text)
+    os._exit(code)
+
+
+def _print(text: str) -> None:
+    if text:
+        print(f"gtask-worker: {text}", file=sys.stderr, flush=True)
+
+
+def redirect_output() -> None:
+    """Read from nowhere; what is written to the terminal goes into the log file, if there is one."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    stream = log_stream()
+    log_fd = null if stream is sys.stderr else stream.fileno()
+    sys.stdout.flush()
+    os.dup2(log_fd, 1)
+    os.dup2(log_fd, 2)
+    os.close(null)

@@ -1,0 +1,156 @@
+"""What `status` shows, read from the scoreboards and /proc: no worker is asked."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter, deque
+from collections.abc import Mapping
+from typing import Any
+
+from . import scoreboard as board
+from .molds import Mold
+from .roster import Phase, Process, Roster, last_sign
+from .scoreboard import Scoreboard
+
+RATE_SECONDS = 5.0
+COUNTERS = {
+    "done": board.DONE,
+    "failed": board.FAILED,
+    "accepted": board.ACCEPTED,
+    "refused": board.REFUSED,
+    "abandoned": board.ABANDONED,
+}
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Rates:
+    """How many tasks a second each process did lately; `sample` it about every second."""
+
+    def __init__(self) -> None:
+        self._samples: dict[int, deque[tuple[float, int]]] = {}
+
+    def sample(self, done: dict[int, int], now: float) -> None:
+        """Remember what each process id has done so far."""
+        self._samples = {pid: self._samples.get(pid) or deque() for pid in done}
+        for pid, count in done.items():
+            samples = self._samples[pid]
+            samples.append((now, count))
+            while now - samples[0][0] > RATE_SECONDS:
+                samples.popleft()
+
+    def rate(self, pid: int, done: int, now: float) -> float:
+        samples = self._samples.get(pid)
+        if not samples or now <= samples[0][0]:
+            return 0.0
+        return round(max(0, done - samples[0][1]) / (now - samples[0][0]), 1)
+
+
+class Status:
+    """The figures of all processes.
+
+    Args:
+        roster: what runs.
+        molds: the generations, by number.
+    """
+
+    def __init__(self, roster: Roster, molds: Mapping[int, Mold]) -> None:
+        self._roster = roster
+        self._molds = molds
+        self._rates = Rates()
+        self._ended: Counter[tuple[str, str]] = Counter()
+
+    def cell(self, process: Process, cell: int) -> int:
+        """An integer of the process's row."""
+        return self._board(process).ints[process.row * board.CELLS + cell]
+
+    def last_sign(self, process: Process) -> float:
+        """When its loop last turned, as far as we can tell."""
+        floats = self._board(process).floats
+        base = process.row * board.CELLS
+        is_executing = self.cell(process, board.EXECUTING)
+        since = floats[base + board.EXECUTING_SINCE] if is_executing else 0.0
+        return last_sign(floats[base + board.HEARTBEAT], since)
+
+    def sample(self, now: float) -> None:
+        """To be called about every second."""
+        done = {
+            each.pid: self.cell(each, board.DONE) for each in self._roster.processes if each.pid
+        }
+        self._rates.sample(done, now)
+
+    def ended(self, process: Process) -> None:
+        """Add what a process did to its service's sums, and give its row back."""
+        for name, cell in COUNTERS.items():
+            self._ended[process.service, name] += self.cell(process, cell)
+        self._board(process).clear(process.row)
+
+    def service(self, name: str, now: float) -> dict[str, Any]:
+        """A service and its processes, as `status --json` shows them; seconds and megabytes."""
+        processes = [
+            self._process(each, now)
+            for each in self._roster.processes
+            if each.service == name and each.pid
+        ]
+        processes.sort(key=lambda each: (each["id"], each["generation"]))
+        figures: dict[str, Any] = {
+            key: sum(each[key] for each in processes) for key in ("connections", "running")
+        }
+        for key in COUNTERS:
+            figures[key] = self._ended[name, key] + sum(each[key] for each in processes)
+        for key in ("memory_mb", "qps"):
+            figures[key] = round(sum(each[key] for each in processes), 1)
+        restarts = {
+            reason: count
+            for (service, reason), count in self._roster.restarts.items()
+            if service == name
+        }
+        return {**figures, "restarts": restarts, "processes": processes}
+
+    def summary(self) -> str:
+        """One line for systemd."""
+        ready = [each for each in self._roster.processes if each.phase == Phase.READY]
+        connections = sum(self.cell(each, board.CONNECTIONS) for each in ready)
+        running = sum(self.cell(each, board.RUNNING) for each in ready)
+        return f"{len(ready)} workers, {connections} connections, {running} tasks running"
+
+    def _process(self, process: Process, now: float) -> dict[str, Any]:
+        scoreboard = self._board(process)
+        ints, floats, base = scoreboard.ints, scoreboard.floats, process.row * board.CELLS
+        functions = self._molds[process.generation].functions[process.service]
+        function, since = "", now
+        if number := ints[base + board.EXECUTING]:
+            function, since = _name(functions, number), floats[base + board.EXECUTING_SINCE]
+        elif number := ints[base + board.OLDEST]:
+            function, since = _name(functions, number), floats[base + board.OLDEST_SINCE]
+        heartbeat = floats[base + board.HEARTBEAT]
+        started = floats[base + board.STARTED] or process.since
+        return {
+            "pid": process.pid,
+            "id": process.worker_id,
+            "generation": process.generation,
+            "state": process.phase.value,
+            "memory_mb": resident_mb(process.pid),
+            "uptime_seconds": round(now - started, 1),
+            "silent_seconds": round(now - heartbeat, 1) if heartbeat else 0.0,
+            "connections": ints[base + board.CONNECTIONS],
+            "running": ints[base + board.RUNNING],
+            **{name: ints[base + cell] for name, cell in COUNTERS.items()},
+            "qps": self._rates.rate(process.pid, ints[base + board.DONE], now),
+            "function": function,
+            "busy_seconds": round(max(0.0, now - since), 1),
+        }
+
+    def _board(self, process: Process) -> Scoreboard:
+        return self._molds[process.generation].scoreboards[process.service]
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory of a process, shared pages included, as `max_rss_mb` counts it."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/statm") as statm:
+        return round(int(statm.read().split()[1]) * _PAGE / 1048576, 1)
+    return 0.0
+
+
+def _name(functions: list[str], number: int) -> str:
+    return functions[number - 1] if number <= len(functions) else f"function {number}"

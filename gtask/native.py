@@ -1,0 +1,53 @@
+"""The operating system without gevent in between, for the processes that run no event loop.
+
+The master and the molds block in the kernel and fork. In a script that patched itself before
+`run_all`, the usual names are gevent's; these are the ones from before, and none makes a hub.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal as _signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import _socket
+
+
+def _original(module: Any, name: str) -> Any:
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey.get_original(module.__name__, name) if monkey else getattr(module, name)
+
+
+if TYPE_CHECKING:
+    from os import fork, waitpid
+    from select import poll
+    from signal import signal
+    from socket import socket
+    from time import sleep
+else:
+    import socket as _socket_module
+
+    fork = _original(os, "fork")
+    waitpid = _original(os, "waitpid")
+    poll = _original(select, "poll")
+    sleep = _original(time, "sleep")
+    signal = _original(_signal, "signal")
+    socket = _original(_socket_module, "socket")
+
+
+def accept(listener: socket) -> socket:
+    """`listener.accept()`, whose own result would be of the patched class."""
+    fd, _ = listener._accept()  # type: ignore[attr-defined]
+    return socket(listener.family, listener.type, listener.proto, fileno=fd)
+
+
+def seqpacket_pair() -> tuple[socket, socket]:
+    """Two connected sockets that keep the bounds of messages."""
+    ends = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    first, second = (
+        socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fileno=end.detach()) for end in ends
+    )
+    return first, second

@@ -1,0 +1,1 @@
+"""The commands: `gtask-worker`, `gtask-call`, `gtask-ping`."""
