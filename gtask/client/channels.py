@@ -43,10 +43,10 @@ _KEEPALIVE = (
 class Stage(IntEnum):
     """What a channel is good for.
 
-        OPENING ──► SERVING ──► RETIRED ──► GONE        any stage may go to GONE at once
-                     │   ▲
-                     ▼   │
-                     ASIDE
+    OPENING ──► SERVING ──► RETIRED ──► GONE        any stage may go to GONE at once
+                 │   ▲
+                 ▼   │
+                 ASIDE
     """
 
     OPENING = 0  # connecting, and then waiting for the peer's first word

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import ssl
+import sys
 import weakref
 from collections.abc import Callable, Iterable
 from math import inf
 from types import TracebackType
 from typing import Any
 
+import gevent
 from gevent import monkey
+from gevent._hub_local import get_hub_if_exists
 
 from ..address import Address, parse_address
 from ..errors import InternalError, TaskError
@@ -23,7 +26,7 @@ from .switchboard import Options, Switchboard
 DEFAULT_TIMEOUT = 60.0
 MAX_TIMEOUT = 1e9  # seconds; the wire's limit
 
-_native_local = monkey.get_original("_thread", "_local")
+_native_thread = monkey.get_original("_thread", "get_ident")  # the patched one tells greenlets
 
 
 class TaskClient:
@@ -98,8 +101,7 @@ class TaskClient:
             ssl_context=ssl_context,
         )
         self._is_closed = False
-        self._local = _native_local()
-        self._boards: list[Switchboard] = []
+        self._boards: dict[int, Switchboard] = {}  # by native thread
         _clients.add(self)
 
     def __repr__(self) -> str:
@@ -148,10 +150,7 @@ class TaskClient:
         if timeout is None:
             timeout = self.timeout
         limit = DEFAULT_TIMEOUT if timeout is None else timeout or inf
-        try:
-            board: Switchboard = self._local.board
-        except AttributeError:
-            board = self._new_board()
+        board = self._boards.get(_native_thread()) or self._new_board()
         call = Call(
             board,
             function,
@@ -170,12 +169,11 @@ class TaskClient:
         """Close every connection; calls under way end with `TaskCancelled`."""
         self._is_closed = True
         here = current_reactor()
-        for board in self._boards:
+        for board in list(self._boards.values()):
             if board.reactor is here:
                 board.close()
             else:
                 board.reactor.loop.run_callback_threadsafe(board.close)
-        self._boards.clear()
 
     def __enter__(self) -> TaskClient:
         return self
@@ -189,20 +187,45 @@ class TaskClient:
         self.close()
 
     def _new_board(self) -> Switchboard:
-        board = Switchboard(current_reactor(), self.endpoints, self._options)
+        thread = _native_thread()
+        if not hasattr(_threads, "end"):
+            _threads.end = _ThreadEnd(thread, owns_hub=get_hub_if_exists() is None)
+        _threads.end.clients.add(self)
+        board = self._boards[thread] = Switchboard(current_reactor(), self.endpoints, self._options)
         board.is_closed = self._is_closed
-        self._local.board = board
-        self._boards.append(board)
         return board
 
     def _after_fork(self) -> None:
         """In a forked child: the connections are the parent's, so leave them alone."""
-        for board in self._boards:
+        for board in self._boards.values():
             board.abandon()
         self._boards.clear()
-        self._local = _native_local()
 
 
+class _ThreadEnd:
+    """Lives in a thread's local data, hence as long as the thread, and cleans up after it.
+
+    gevent leaves the hub of a thread that ends behind, with its descriptors; a program that makes
+    a thread for each request would run out of them.
+    """
+
+    def __init__(self, thread: int, owns_hub: bool) -> None:
+        self.clients: weakref.WeakSet[TaskClient] = weakref.WeakSet()
+        self._thread = thread
+        self._hub = gevent.get_hub() if owns_hub else None
+
+    def __del__(self) -> None:
+        if sys.is_finalizing():
+            return
+        for client in list(self.clients):
+            board = client._boards.pop(self._thread, None)
+            if board is not None:
+                board.abandon()
+        if self._hub is not None:
+            self._hub.destroy(destroy_loop=True)
+
+
+_threads = monkey.get_original("_thread", "_local")()
 _clients: weakref.WeakSet[TaskClient] = weakref.WeakSet()
 
 

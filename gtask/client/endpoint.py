@@ -1,6 +1,6 @@
 """`Endpoint`: one address, its channels, and whether it is worth trying.
 
-    up ── no connection could be made ──► down ── after a while ──► one try ──► up, or down again
+up ── no connection could be made ──► down ── after a while ──► one try ──► up, or down again
 """
 
 from __future__ import annotations

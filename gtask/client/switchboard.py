@@ -148,13 +148,15 @@ class Switchboard:
         self.finish(call, None, error)
 
     def _dispatch(self, call: Call) -> None:
-        if not self.channels:
-            self._wait(call)
-            return
-        channel = self._pick()
-        if self._can_grow and (channel.outstanding or self._is_thin):
+        channel = self._pick() if self.channels else None
+        if self._can_grow and (channel is None or channel.outstanding or self._is_thin):
             self._grow()
-        channel.put(call)
+            if channel is None and self.channels:  # a bare one may be open at once
+                channel = self._pick()
+        if channel is None or (channel.outstanding and self._sharing is not None):
+            self._wait(call)
+        else:
+            channel.put(call)
 
     def _pick(self) -> Channel:
         """The least loaded of a few neighbours; the turn moves on, so equals share."""
@@ -176,7 +178,6 @@ class Switchboard:
         self.waiting[call.id] = call
         call._next_look = monotonic() + self.options.patience
         self.deadlines.add(call._next_look, call.id)
-        self._grow()
         self._give_up()
 
     def _dispatch_later(self, call: Call, delay: float) -> None:
@@ -225,14 +226,16 @@ class Switchboard:
         self.channels.append(channel)
         self.recount()
         opening = sum(channel.stage == Stage.OPENING for channel in self.alive)
-        if opening and self.waiting:
-            # The first burst is not all for the channel that happens to be first.
+        if opening and self._sharing is not None:
             self.serve(ceil(len(self.waiting) / (opening + 1)))
-            self._serve_soon()
         else:
-            self.serve()
+            self._end_sharing()
 
-    def _serve_soon(self) -> None:
+    def _share(self) -> None:
+        """Let calls wait a moment for the channels that open now.
+
+        Else the first burst would all go to the one channel, and hence process, that is first.
+        """
         if self._sharing is None:
             self._sharing = self.reactor.loop.timer(SHARING_SECONDS)
             self._sharing.start(self._end_sharing, update=True)
@@ -281,6 +284,7 @@ class Switchboard:
         if not empty:
             # Where a server has just sent us away there may be none to come back to.
             empty = [min(short, key=lambda endpoint: (len(endpoint.channels), endpoint.left_at))]
+        self._share()
         for endpoint in empty:
             endpoint.open()
         self.recount()
