@@ -45,7 +45,7 @@ class _JsonFormatter(logging.Formatter):
 class _Handler(logging.StreamHandler[TextIO]):
     """Ours, and so replaced when the log is set up again; a failing disk is not reported to itself."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+    def handleError(self, record: logging.LogRecord) -> None:
         pass
 
 

@@ -6,14 +6,12 @@ The master and the molds block in the kernel and fork. In a script that patched 
 
 from __future__ import annotations
 
+import _socket
 import os
 import select
 import signal as _signal
 import sys
-import time
 from typing import TYPE_CHECKING, Any
-
-import _socket
 
 
 def _original(module: Any, name: str) -> Any:
@@ -22,18 +20,17 @@ def _original(module: Any, name: str) -> Any:
 
 
 if TYPE_CHECKING:
-    from os import fork, waitpid
-    from select import poll
-    from signal import signal
-    from socket import socket
-    from time import sleep
+    from os import fork as fork
+    from os import waitpid as waitpid
+    from select import poll as poll
+    from signal import signal as signal
+    from socket import socket as socket
 else:
     import socket as _socket_module
 
     fork = _original(os, "fork")
     waitpid = _original(os, "waitpid")
     poll = _original(select, "poll")
-    sleep = _original(time, "sleep")
     signal = _original(_signal, "signal")
     socket = _original(_socket_module, "socket")
 

@@ -24,7 +24,7 @@ def describe_exit(status: int) -> str:
     return f"killed by {name}{_HINTS.get(number, '')}"
 
 
-_HINTS = {
+_HINTS: dict[int, str] = {
     signal.SIGKILL: ", perhaps out of memory",
     signal.SIGSEGV: ", a fault in C code",
     signal.SIGBUS: ", a fault in C code or a full disk",

@@ -262,7 +262,7 @@ class Master:
         return max(0.0, due - now)
 
     def _reap(self) -> list[tuple[int, int]]:
-        dead = []
+        dead: list[tuple[int, int]] = []
         while True:
             try:
                 pid, status = native.waitpid(-1, os.WNOHANG)

@@ -98,15 +98,12 @@ def take_passed(environ: MutableMapping[str, str]) -> list[tuple[str, socket]]:
 
 def adopt(passed: list[tuple[str, socket]], service: str, address: Address) -> Listener | None:
     """Take the passed socket that is bound to `address`, or else is named like the service."""
-    for entry in passed:
-        if _is_bound_to(entry[1], address):
-            break
-    else:
-        entry = next((each for each in passed if each[0] == service), ("", None))
-    if entry[1] is None:
+    fitting = [entry for entry in passed if _is_bound_to(entry[1], address)]
+    fitting += [entry for entry in passed if entry[0] == service]
+    if not fitting:
         return None
-    passed.remove(entry)
-    return Listener(address, entry[1], is_ours=False)
+    passed.remove(fitting[0])
+    return Listener(address, fitting[0][1], is_ours=False)
 
 
 class Listeners:
@@ -137,7 +134,7 @@ class Listeners:
         try:
             for service in services:
                 same = [each for each in free if each.address == service.listen]
-                same.sort(key=lambda each: each is not present.get(service.name))  # noqa: B023
+                same.sort(key=lambda each: each is not present.get(service.name))
                 if same:
                     free.remove(same[0])
                     found[service.name] = same[0]

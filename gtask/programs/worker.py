@@ -111,8 +111,9 @@ def _settings_without_services(path: str) -> Settings:
     )
     with contextlib.suppress(OSError, ValueError, configparser.Error):
         parser.read(path)
-    names = {name: parser.get("gtask", name, fallback="") for name in ("pid_file", "control")}
-    return Settings(**names, file=path)
+    pid_file = parser.get("gtask", "pid_file", fallback="").strip()
+    control = parser.get("gtask", "control", fallback="").strip()
+    return Settings(pid_file=pid_file, control=control, file=path)
 
 
 # -- start and check --------------------------------------------------------------------------
