@@ -1,0 +1,1 @@
+"""Examples, as a package, so that a configuration can name their modules."""

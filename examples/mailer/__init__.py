@@ -1,0 +1,1 @@
+"""A newsletter goes out through gtask: tasks, a websocket front end, its page, and a mail sink."""
