@@ -147,7 +147,8 @@ class AsyncTcpConnection(TcpConnection):
 
     def _failed(self, why: str) -> None:
         self._connector = None
-        self._emit("on_error", CONNECT_FAILED, f"connect {self.remote_address}: {why}")
+        # Queued, not called: the end must be reached before `on_error` may ask for a reconnect.
+        self._events.append(("on_error", (CONNECT_FAILED, f"connect {self.remote_address}: {why}")))
         self._abort(why)
 
     def _stop_waiting(self) -> None:
