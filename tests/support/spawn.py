@@ -99,7 +99,7 @@ class SpawnedWorker:
         """The processes of the tree below the master, molds included."""
         return set(descendants(self.process.pid))
 
-    def signal(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         self.process.send_signal(number)
 
     def stop(self, number: int = signal.SIGTERM, seconds: float = 20.0) -> int:
