@@ -127,7 +127,7 @@ class TcpConnection(Stream):
         if self._buffered >= self.max_send_buffer_bytes:
             self._emit("on_error", SEND_FAILED, "send buffer full, message dropped")
             return False
-        self._write(_encode(data))
+        self._put(data)
         if self._buffered >= self.max_send_buffer_bytes:
             self._filled()
         return True
@@ -136,7 +136,7 @@ class TcpConnection(Stream):
         """Send `data`, if any, and close when everything is sent."""
         if self.state == State.OPEN:
             if data is not None:
-                self._write(_encode(data))
+                self._put(data)
             self._close("closed here", linger=self._lingers)
 
     def destroy(self) -> None:
@@ -170,6 +170,9 @@ class TcpConnection(Stream):
     # -- events -------------------------------------------------------------------------------
 
     _lingers = True
+
+    def _put(self, data: str | bytes) -> None:
+        self._write(_encode(data))
 
     def _accept(self, socket: Any, remote_address: str, tls: Any = None) -> None:
         """Start as the accepted end of `socket`."""
@@ -218,6 +221,9 @@ class TcpConnection(Stream):
         log.warning("%r: %s", self, error)
         self._close(error.message, linger=True)
 
+    def _crashed(self, event: str) -> None:
+        self._abort(f"{event} failed")
+
     def _emit(self, event: str, *args: Any) -> None:
         self._events.append((event, args))
         self._wake()
@@ -244,7 +250,7 @@ class TcpConnection(Stream):
                         callback(self, *args)
                     except Exception:  # the edge to user code
                         log.exception("%r: %s failed", self, event)
-                        self._abort(f"{event} failed")
+                        self._crashed(event)
         finally:
             self._busy = False
             if events:  # killed by somebody in the middle of a callback
