@@ -1,0 +1,162 @@
+"""`gtask-ping`: asks a worker how it is, for people, monitoring and load balancers.
+
+Plain blocking sockets and no gevent: keepalived starts this every few seconds for each server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import ssl
+import sys
+import time
+from typing import Any
+
+from ..address import Address, parse_address
+from .tls import add_tls_options, tls_context
+
+DONE, FAILED, USAGE, CANNOT_CONNECT = 0, 1, 2, 75
+LVS_DOWN, LVS_BASE = 1, 2  # keepalived's MISC_CHECK: 1 is down, 2 and more is a weight plus 2
+MAX_WEIGHT = 253
+MAX_ANSWER = 65536
+REQUEST = b'{"jsonrpc":"2.0","method":"gtask.health","id":1}\n'
+
+EPILOG = """exit codes:
+  0   it is ready, or busy
+  1   it is draining, or answers nothing that makes sense
+  2   wrong usage
+  75  no connection could be made
+with --lvs, for `misc_dynamic` of keepalived:
+  1       down
+  2       draining: weight 0
+  2 + W   ready: weight W; a quarter of that while it is busy
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Ask; returns the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        address = parse_address(options.url)
+        if address.protocol != "text":
+            raise ValueError(f"{options.url}: gtask-ping speaks text:// only")
+        context = tls_context(options)
+    except ValueError as error:
+        parser.error(str(error))
+    started = time.monotonic()
+    try:
+        health = _ask(address, context, options.timeout)
+    except (OSError, ValueError) as error:
+        return _tell_failure(options, error)
+    return _tell(options, {**health, "ms": round((time.monotonic() - started) * 1000, 3)})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gtask-ping",
+        description="Ask a gtask worker how it is.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EPILOG,
+    )
+    parser.add_argument("url", metavar="URL", help="e.g. text://127.0.0.1:12345")
+    parser.add_argument("--timeout", type=float, default=3.0, metavar="S", help="seconds (3)")
+    parser.add_argument("--json", action="store_true", help="print the whole answer as JSON")
+    parser.add_argument("--lvs", action="store_true", help="exit codes for keepalived")
+    parser.add_argument(
+        "--weight",
+        type=int,
+        default=100,
+        metavar="W",
+        choices=range(1, MAX_WEIGHT + 1),
+        help="with --lvs: the weight of a ready server (100)",
+    )
+    add_tls_options(parser)
+    return parser
+
+
+def _ask(address: Address, context: ssl.SSLContext | None, timeout: float) -> dict[str, Any]:
+    """The answer of `gtask.health`.
+
+    Raises:
+        _NoConnection: nothing could be reached.
+        OSError, ValueError: no answer in time, or none that makes sense.
+    """
+    deadline = time.monotonic() + timeout
+    with _connect(address, timeout) as plain:
+        plain.settimeout(max(0.001, deadline - time.monotonic()))
+        if context is None:
+            return _exchange(plain, deadline)
+        with context.wrap_socket(plain, server_hostname=address.host or None) as secure:
+            return _exchange(secure, deadline)
+
+
+class _NoConnection(OSError):
+    """Nothing could be reached."""
+
+
+def _connect(address: Address, timeout: float) -> socket.socket:
+    try:
+        if not address.is_unix:
+            return socket.create_connection((address.host, address.port), timeout)
+        plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        plain.settimeout(timeout)
+        try:
+            plain.connect(address.path)
+        except OSError:
+            plain.close()
+            raise
+        return plain
+    except OSError as error:
+        raise _NoConnection(f"cannot connect: {error.strerror or error}") from None
+
+
+def _exchange(connection: socket.socket, deadline: float) -> dict[str, Any]:
+    connection.sendall(REQUEST)
+    answer = b""
+    while b"\n" not in answer:
+        connection.settimeout(max(0.001, deadline - time.monotonic()))
+        try:
+            data = connection.recv(4096)
+        except TimeoutError:
+            raise ValueError("connected, but no answer in time") from None
+        if not data:
+            raise ValueError("closed the connection without an answer")
+        answer += data
+        if len(answer) > MAX_ANSWER:
+            raise ValueError("is not a gtask worker: the answer has no end")
+    try:
+        health: dict[str, Any] = json.loads(answer.partition(b"\n")[0])["result"]
+        health["status"]
+    except (ValueError, LookupError, TypeError):
+        raise ValueError("is not a gtask worker") from None
+    return health
+
+
+def _tell(options: argparse.Namespace, health: dict[str, Any]) -> int:
+    status = health["status"]
+    if options.json:
+        print(json.dumps({"url": options.url, **health}))
+    else:
+        counts = [f"{health[key]} {key}" for key in ("running", "waiting") if key in health]
+        print(f"{options.url}: {', '.join([str(status), *counts])}, {health['ms']:.1f} ms")
+    if options.lvs:
+        shares = {"ready": options.weight, "busy": max(1, options.weight // 4)}
+        return LVS_BASE + int(shares.get(status, 0))
+    return DONE if status in ("ready", "busy") else FAILED
+
+
+def _tell_failure(options: argparse.Namespace, error: Exception) -> int:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if options.json:
+        print(json.dumps({"url": options.url, "status": "down", "error": text}))
+    else:
+        print(f"gtask-ping: {options.url}: {text}", file=sys.stderr)
+    if options.lvs:
+        return LVS_DOWN
+    return CANNOT_CONNECT if isinstance(error, _NoConnection) else FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
