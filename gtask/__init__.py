@@ -10,6 +10,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .client.calls import Call as Call
+    from .client.calls import as_completed as as_completed
+    from .client.calls import wait as wait
+    from .client.client import TaskClient as TaskClient
+    from .errors import BadArguments as BadArguments
+    from .errors import ConfigError as ConfigError
+    from .errors import Draining as Draining
+    from .errors import GtaskError as GtaskError
+    from .errors import InternalError as InternalError
+    from .errors import Overloaded as Overloaded
+    from .errors import TaskCancelled as TaskCancelled
+    from .errors import TaskError as TaskError
+    from .errors import TaskFailed as TaskFailed
+    from .errors import TaskTimedOut as TaskTimedOut
+    from .errors import TaskTimeout as TaskTimeout
+    from .errors import UnknownTask as UnknownTask
+    from .errors import WorkerLost as WorkerLost
     from .net.async_tcp import AsyncTcpConnection as AsyncTcpConnection
     from .net.connection import TcpConnection as TcpConnection
     from .net.timer import Timer as Timer
@@ -28,10 +45,28 @@ _HOMES = {
     "current_task": ".tasks",
     "run_all": ".worker",
     "task": ".tasks",
-    "GtaskError": ".errors",
-    "ConfigError": ".errors",
-    "TaskError": ".errors",
-    "TaskTimeout": ".errors",
+    "Call": ".client.calls",
+    "TaskClient": ".client.client",
+    "as_completed": ".client.calls",
+    "wait": ".client.calls",
+    **dict.fromkeys(
+        (
+            "BadArguments",
+            "ConfigError",
+            "Draining",
+            "GtaskError",
+            "InternalError",
+            "Overloaded",
+            "TaskCancelled",
+            "TaskError",
+            "TaskFailed",
+            "TaskTimedOut",
+            "TaskTimeout",
+            "UnknownTask",
+            "WorkerLost",
+        ),
+        ".errors",
+    ),
 }
 
 __all__ = [*_HOMES, "__version__"]
