@@ -382,7 +382,7 @@ class Roster:
             return
         for service, plan in crew.plans.items():
             slots = [self._slots[service, worker_id] for worker_id in range(plan.count)]
-            surge = max(1, plan.count // 4)  # how many may boot beside those they replace
+            surge = max(2, plan.count // 4)  # how many may boot beside those they replace
             for slot in slots:
                 newest = slot.processes[-1] if len(slot.processes) > 1 else None
                 surge -= newest is not None and newest.phase == Phase.BOOTING

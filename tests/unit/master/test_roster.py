@@ -1,0 +1,501 @@
+"""The master's decisions, as histories on a fake clock: no process is started here."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections import Counter
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from gtask.master.roster import (
+    Abandon,
+    Action,
+    Halt,
+    Phase,
+    Plan,
+    Retire,
+    Roster,
+    Say,
+    Signal,
+    Spawn,
+    backoff_seconds,
+    last_sign,
+)
+
+KILLED, EXIT_3, CLEAN = 9, 3 << 8, 0
+
+
+class World:
+    """A roster with a mold that forks at once and workers that do as the test says."""
+
+    def __init__(self, stop_timeout: float = 10.0, **counts: int) -> None:
+        self.now = 100.0
+        self.roster = Roster(stop_timeout)
+        self.pids = iter(range(1000, 100000))
+        self.done: list[Action] = []
+        if counts:
+            self.load(1, **counts)
+
+    def load(self, generation: int, hard_timeout: float = 0.0, **counts: int) -> None:
+        plans = {name: Plan(count, hard_timeout) for name, count in counts.items()}
+        self.roster.loaded(generation, plans)
+        self.step()
+
+    def step(self, seconds: float = 0.0) -> list[Action]:
+        """Let time pass, decide, and fork what is asked for; returns the actions but log lines."""
+        self.now += seconds
+        actions = [each for each in self.roster.decide(self.now) if not isinstance(each, Say)]
+        for action in actions:
+            if isinstance(action, Spawn):
+                self.roster.spawned(action.generation, action.service, action.row, next(self.pids))
+        self.done += actions
+        return actions
+
+    def boot(self) -> None:
+        """All that boot are ready, and what they replace drains and ends."""
+        for process in list(self.roster.processes):
+            if process.phase == Phase.BOOTING:
+                self.roster.ready(process.pid, self.now)
+
+    def settle(self) -> None:
+        """Boot, drain and replace until nothing happens any more."""
+        for _ in range(1000):
+            self.boot()
+            for process in list(self.roster.processes):
+                if process.phase == Phase.DRAINING:
+                    self.roster.exited(process.pid, CLEAN, self.now)
+            if not self.step():
+                return
+        raise AssertionError("does not settle")
+
+    def die(self, service: str, worker_id: int, status: int = KILLED) -> None:
+        process = next(
+            each
+            for each in self.roster.processes
+            if (each.service, each.worker_id) == (service, worker_id)
+        )
+        self.roster.exited(process.pid, status, self.now)
+
+    def running(self) -> list[tuple[int, str, int]]:
+        return sorted(
+            (each.generation, each.service, each.worker_id)
+            for each in self.roster.processes
+            if each.phase != Phase.DRAINING
+        )
+
+
+def signals(actions: list[Action]) -> list[int]:
+    return [each.number for each in actions if isinstance(each, Signal)]
+
+
+def spawned(actions: list[Action]) -> list[tuple[str, int, int]]:
+    return [(each.service, each.worker_id, each.row) for each in actions if isinstance(each, Spawn)]
+
+
+def test_fills_every_slot_at_once_with_the_lowest_rows():
+    world = World(T=3, W=1)
+    assert spawned(world.done) == [("T", 0, 0), ("T", 1, 1), ("T", 2, 2), ("W", 0, 0)]
+    assert not world.roster.is_up
+    world.settle()
+    assert world.roster.is_up
+    assert world.roster.is_settled
+
+
+def test_replaces_a_dead_worker_at_once_with_its_id_and_row():
+    world = World(T=3)
+    world.settle()
+    world.now += 60
+    world.die("T", 1)
+    assert world.step() == [Spawn(1, "T", 1, 1)]
+    assert world.roster.restarts == {("T", "killed by SIGKILL, perhaps out of memory"): 1}
+
+
+def test_a_process_that_keeps_dying_young_comes_back_ever_later():
+    world = World(T=1)
+    world.settle()
+    waits = []
+    for _ in range(6):
+        world.die("T", 0, EXIT_3)
+        before = world.now
+        while not world.step():
+            wake = world.roster.wake_at(world.now)
+            assert wake > world.now
+            world.now = wake
+        waits.append(round(world.now - before, 3))
+        world.settle()
+    assert waits == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6]
+    world.now += 5
+    world.die("T", 0, EXIT_3)
+    assert spawned(world.step()) == [("T", 0, 0)], "it lived a while: no more delay"
+
+
+def test_backoff_is_bounded():
+    assert backoff_seconds(10**6) == 5.0
+
+
+def test_the_crash_of_one_does_not_delay_another():
+    world = World(T=2)
+    world.settle()
+    for _ in range(5):
+        world.die("T", 0)
+        world.now += 5
+        world.step()
+        world.settle()
+    world.die("T", 0)
+    world.die("T", 1)
+    assert spawned(world.step()) == [("T", 1, 0)], "only the one that has not crashed before"
+
+
+def test_a_service_that_cannot_boot_at_all_halts_the_program():
+    world = World(T=4, W=1)
+    for worker_id in range(2):
+        world.die("T", worker_id, EXIT_3)
+        assert not any(isinstance(each, Halt) for each in world.step())
+    process = next(each for each in world.roster.processes if each.worker_id == 2)
+    world.roster.failed(process.pid, "KeyError: 'MAIL_HOST' (mail.py, line 3)")
+    world.die("T", 2, EXIT_3)
+    assert world.step()[0] == Halt("T cannot start: KeyError: 'MAIL_HOST' (mail.py, line 3)")
+
+
+def test_one_boot_failure_is_enough_for_a_single_worker():
+    world = World(T=1)
+    world.die("T", 0, EXIT_3)
+    assert Halt("T cannot start: exit 3") in world.step()
+
+
+def test_boot_failures_after_it_once_served_only_slow_it_down():
+    world = World(T=1)
+    world.settle()
+    for _ in range(10):
+        world.die("T", 0)
+        world.now += 10
+        assert not any(isinstance(each, Halt) for each in world.step())
+
+
+def test_a_fork_that_fails_is_tried_again():
+    world = World(T=2)
+    world.settle()
+    world.now += 60
+    world.die("T", 0)
+    (spawn,) = (each for each in world.roster.decide(world.now) if isinstance(each, Spawn))
+    world.roster.not_spawned(1, "T", spawn.row, "cannot fork: try again", world.now)
+    world.step(0.2)
+    world.settle()
+    assert world.roster.is_up
+
+
+def test_reload_puts_the_new_up_before_it_drains_the_old():
+    world = World(T=4)
+    world.settle()
+    world.done.clear()
+    world.load(2, T=4)
+    assert spawned(world.done) == [("T", 0, 0), ("T", 1, 1)], "a few at a time"
+    assert not signals(world.done)
+    old = [each.pid for each in world.roster.processes if each.generation == 1]
+    world.roster.ready(1004, world.now)
+    actions = world.step()
+    assert actions[:1] == [Spawn(2, "T", 2, 2)]
+    assert actions[1:] == [Signal(old[0], signal.SIGHUP), Signal(old[0], signal.SIGTERM)]
+    world.settle()
+    assert world.running() == [(2, "T", n) for n in range(4)]
+    assert world.roster.is_settled
+    assert world.done[-1] == Retire(1)
+    assert world.roster.restarts == {("T", "reload"): 4}
+
+
+def test_reload_keeps_all_old_ones_until_each_service_has_a_new_one():
+    world = World(T=2, W=1)
+    world.settle()
+    world.load(2, T=2, W=1)
+    for process in world.roster.processes:
+        if process.generation == 2 and process.service == "T":
+            world.roster.ready(process.pid, world.now)
+    assert not signals(world.step())
+    world.settle()
+    assert world.running() == [(2, "T", 0), (2, "T", 1), (2, "W", 0)]
+
+
+def test_reload_that_cannot_boot_is_given_up_and_the_old_stay():
+    world = World(T=2)
+    world.settle()
+    before = world.running()
+    world.load(2, T=2)
+    for _ in range(2):
+        young = next(each for each in world.roster.processes if each.generation == 2)
+        world.roster.exited(young.pid, EXIT_3, world.now)
+        world.step(1)
+    assert Abandon(2, "T cannot start: exit 3") in world.done
+    world.settle()
+    assert world.running() == before
+    assert world.roster.generation == 1
+
+
+def test_a_mold_that_dies_while_its_workers_boot_ends_the_reload():
+    world = World(T=2)
+    world.settle()
+    world.load(2, T=2)
+    world.roster.mold_lost(2, world.now)
+    assert any(isinstance(each, Abandon) for each in world.step())
+    world.settle()
+    assert world.running() == [(1, "T", 0), (1, "T", 1)]
+
+
+def test_without_a_mold_nothing_is_asked_for():
+    world = World(T=2)
+    world.settle()
+    world.roster.mold_lost(1, world.now)
+    world.now += 60
+    world.die("T", 0)
+    assert world.step() == []
+    assert world.roster.wake_at(world.now) == math.inf
+    world.load(2, T=2)
+    world.settle()
+    assert world.running() == [(2, "T", 0), (2, "T", 1)]
+
+
+def test_reload_changes_counts_and_services():
+    world = World(T=4, Gone=2)
+    world.settle()
+    world.load(2, T=2, New=3)
+    world.settle()
+    assert world.running() == [
+        (2, "New", 0),
+        (2, "New", 1),
+        (2, "New", 2),
+        (2, "T", 0),
+        (2, "T", 1),
+    ]
+
+
+def test_recycling_puts_the_replacement_up_first():
+    world = World(T=2)
+    world.settle()
+    old = world.roster.processes[0]
+    world.roster.recycle(old.pid, "max_tasks: 1000 tasks done")
+    assert world.step() == [Spawn(1, "T", 0, 2)], "in another row"
+    assert world.step() == []
+    world.boot()
+    assert world.step() == [Signal(old.pid, signal.SIGTERM)]
+    assert world.roster.restarts == {("T", "max_tasks"): 1}
+
+
+def test_more_and_fewer():
+    world = World(T=2, W=1)
+    world.settle()
+    world.roster.scale(+1)
+    assert spawned(world.step()) == [("T", 2, 2)], "a single process stays single"
+    world.settle()
+    world.roster.scale(-2)
+    assert signals(world.step()) == [signal.SIGTERM] * 2
+    world.settle()
+    world.roster.scale(-5)
+    world.settle()
+    assert world.running() == [(1, "T", 0), (1, "W", 0)]
+
+
+def test_an_only_service_can_grow_from_one():
+    world = World(T=1)
+    world.settle()
+    world.roster.scale(+1)
+    assert spawned(world.step()) == [("T", 1, 1)]
+
+
+def test_drain_ends_with_a_kill_at_the_deadline():
+    world = World(stop_timeout=5, T=2)
+    world.settle()
+    world.roster.drain(world.now)
+    assert signals(world.step()) == [signal.SIGTERM] * 2
+    world.roster.exited(1000, CLEAN, world.now)
+    assert world.step(4.9) == []
+    assert not world.roster.was_cut_off
+    world.now = world.roster.wake_at(world.now)
+    assert world.step() == [Signal(1001, signal.SIGKILL)]
+    world.roster.exited(1001, KILLED, world.now)
+    assert world.roster.was_cut_off
+    assert world.roster.processes == []
+    assert world.step(100) == []
+
+
+def test_asking_again_skips_a_stage():
+    world = World(T=1)
+    world.settle()
+    world.roster.drain(world.now)
+    world.roster.hurry(world.now)
+    assert signals(world.step()) == [signal.SIGTERM, signal.SIGINT]
+    assert signals(world.step(2)) == [signal.SIGKILL]
+    world.roster.kill(world.now)
+    assert signals(world.step()) == [signal.SIGKILL]
+    assert not world.roster.was_cut_off, "that is what was asked for"
+
+
+def test_what_is_forked_after_the_stop_is_killed():
+    world = World()
+    world.roster.loaded(1, {"T": Plan(1)})
+    (spawn,) = world.roster.decide(world.now)
+    assert isinstance(spawn, Spawn)
+    world.roster.drain(world.now)
+    world.roster.spawned(1, "T", spawn.row, 7)
+    assert world.step() == [Signal(7, signal.SIGKILL)]
+
+
+def test_a_stuck_worker_is_dumped_and_then_killed():
+    world = World()
+    world.load(1, hard_timeout=2, T=2)
+    world.settle()
+    stuck, fine = world.roster.processes
+    killed = None
+    for _ in range(12):
+        world.roster.beat(fine.pid, world.now)
+        actions = world.step(0.25)
+        if actions:
+            killed = killed or world.now
+            assert actions == [Signal(stuck.pid, signal.SIGABRT)]
+            break
+    assert killed == 102.25
+    assert world.step(1) == [Signal(stuck.pid, signal.SIGKILL)]
+    world.roster.exited(stuck.pid, KILLED, world.now)
+    assert spawned(world.step()) == [("T", 0, 0)]
+    assert world.roster.restarts == {("T", "hard_timeout"): 1}
+
+
+def test_nobody_is_stuck_when_the_machine_slept():
+    world = World()
+    world.load(1, hard_timeout=2, T=1)
+    world.settle()
+    assert world.step(3600) == []
+    assert world.step(1.9) == []
+    assert signals(world.step(0.2)) == [signal.SIGABRT]
+
+
+def test_without_hard_timeout_a_stuck_worker_is_let_be():
+    world = World(T=1)
+    world.settle()
+    for _ in range(100):
+        assert world.step(1) == []
+
+
+@pytest.mark.parametrize(
+    ("heartbeat", "executing_since", "sign"),
+    [(10.0, 0.0, 11.0), (10.0, 10.2, 10.2), (10.5, 10.2, 10.5)],
+)
+def test_last_sign(heartbeat: float, executing_since: float, sign: float):
+    assert last_sign(heartbeat, executing_since) == sign
+
+
+class Life(RuleBasedStateMachine):
+    """Whatever happens in whatever order, the roster keeps its promises."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(stop_timeout=3.0, T=3, W=1)
+        self.generation = 1
+        self.alive = {each.pid for each in self.world.roster.processes}
+        self.asked: list[Spawn] = []
+
+    def take(self) -> None:
+        """Carry out what the roster wants; forks happen later, signals at once."""
+        world = self.world
+        for action in world.roster.decide(world.now):
+            if isinstance(action, Spawn):
+                self.asked.append(action)
+            elif isinstance(action, Signal):
+                assert action.pid in self.alive, "a signal to a stranger"
+                if action.number == signal.SIGKILL:
+                    self.alive.remove(action.pid)
+                    world.roster.exited(action.pid, KILLED, world.now)
+
+    @rule(index=st.integers(0, 10))
+    def fork(self, index: int) -> None:
+        if self.asked:
+            spawn = self.asked.pop(index % len(self.asked))
+            pid = next(self.world.pids)
+            self.alive.add(pid)
+            self.world.roster.spawned(spawn.generation, spawn.service, spawn.row, pid)
+            self.take()
+
+    @rule(index=st.integers(0, 10))
+    def boot(self, index: int) -> None:
+        if self.alive:
+            self.world.roster.ready(sorted(self.alive)[index % len(self.alive)], self.world.now)
+            self.take()
+
+    @rule(index=st.integers(0, 10), status=st.sampled_from([CLEAN, KILLED, EXIT_3]))
+    def end(self, index: int, status: int) -> None:
+        if self.alive:
+            pid = sorted(self.alive)[index % len(self.alive)]
+            self.alive.remove(pid)
+            self.world.roster.exited(pid, status, self.world.now)
+            self.take()
+
+    @rule(index=st.integers(0, 10))
+    def recycle(self, index: int) -> None:
+        if self.alive:
+            self.world.roster.recycle(sorted(self.alive)[index % len(self.alive)], "max_tasks: 1")
+            self.take()
+
+    @precondition(lambda self: not self.world.roster.is_stopping)
+    @rule(t=st.integers(1, 4), w=st.integers(0, 2))
+    def reload(self, t: int, w: int) -> None:
+        self.generation += 1
+        counts = {"T": t} | ({"W": w} if w else {})
+        self.world.roster.loaded(self.generation, {name: Plan(n) for name, n in counts.items()})
+        self.take()
+
+    @rule(delta=st.sampled_from([-1, 1]))
+    def scale(self, delta: int) -> None:
+        self.world.roster.scale(delta)
+        self.take()
+
+    @rule(seconds=st.floats(0, 6))
+    def wait(self, seconds: float) -> None:
+        self.world.now += seconds
+        self.take()
+
+    @rule()
+    def stop(self) -> None:
+        self.world.roster.drain(self.world.now)
+        self.take()
+
+    @invariant()
+    def nobody_is_lost(self) -> None:
+        known = {each.pid for each in self.world.roster.processes if each.pid}
+        assert known == self.alive
+
+    @invariant()
+    def nobody_is_one_too_many(self) -> None:
+        staying = Counter(
+            (each.service, each.worker_id)
+            for each in self.world.roster.processes
+            if each.phase != Phase.DRAINING
+            and each.generation == self.world.roster.generation
+            and not each.leaving
+        )
+        assert all(count == 1 for count in staying.values())
+
+    @invariant()
+    def no_row_is_shared(self) -> None:
+        rows = Counter(
+            (each.generation, each.service, each.row) for each in self.world.roster.processes
+        )
+        assert all(count == 1 for count in rows.values())
+
+    @invariant()
+    def there_is_always_a_next_move(self) -> None:
+        roster = self.world.roster
+        if roster.is_stopping:
+            return
+        for service, plan in roster.plans.items():
+            for worker_id in range(plan.count):
+                is_there = any(
+                    (each.service, each.worker_id) == (service, worker_id)
+                    for each in roster.processes
+                )
+                assert is_there or roster.wake_at(self.world.now) < math.inf
+
+
+TestLife = Life.TestCase
+TestLife.settings = hypothesis_settings(max_examples=60, stateful_step_count=60, deadline=None)
