@@ -1,0 +1,41 @@
+"""Addresses as users write them."""
+
+from __future__ import annotations
+
+import pytest
+
+from gtask.address import Address, parse_address
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("text://127.0.0.1:12345", Address("text", "127.0.0.1", 12345)),
+        ("Text://0.0.0.0:0", Address("text", "0.0.0.0", 0)),
+        ("TEXT://host.example:1/", Address("text", "host.example", 1)),
+        ("text://[::1]:5", Address("text", "::1", 5)),
+        ("text+unix:///run/a.sock", Address("text", path="/run/a.sock")),
+        ("websocket://127.0.0.1:80", Address("websocket", "127.0.0.1", 80)),
+    ],
+)
+def test_what_is_read(url, address):
+    assert parse_address(url) == address
+    assert parse_address(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "127.0.0.1:1", "http://h:1", "text://", "text://h", "text://h:", "text://:1", "text://h:x",
+        "text://h:65536", "text://h:-1", "text://::1:5", "text+unix://x", "text+unix:///", "text+tls://h:1",
+        "text://h:１",
+    ],
+)  # fmt: skip
+def test_what_is_refused(url):
+    with pytest.raises(ValueError, match=r"."):
+        parse_address(url)
+
+
+def test_what_a_socket_takes():
+    assert parse_address("text://h:1").sockaddr == ("h", 1)
+    assert parse_address("text+unix:///p").sockaddr == "/p"
