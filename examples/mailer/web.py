@@ -182,11 +182,7 @@ FILES = {
     "/mailer.js": ("mailer.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
-HEADERS = [
-    ("Content-Security-Policy", "default-src 'self'; connect-src 'self' ws: wss:"),
-    ("X-Content-Type-Options", "nosniff"),
-    ("Cache-Control", "no-cache"),
-]
+HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-cache")]
 JSON = "application/json"
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]

@@ -44,7 +44,7 @@ function opened(hello) {
     setTimeout(() => socket?.readyState === WebSocket.OPEN && ($("banner").hidden = true), 4000);
   }
   retries = 0;
-  ping();
+  pingTimer = setTimeout(ping, 300); // not while the page is still busy with appearing
 }
 
 function lost() {
@@ -101,7 +101,7 @@ let pingTimer = 0;
 
 function ping() {
   clearTimeout(pingTimer);
-  if (socket.readyState !== WebSocket.OPEN) return;
+  if (socket?.readyState !== WebSocket.OPEN) return;
   send({ ping: performance.now() });
   pingTimer = setTimeout(unanswered, 8000);
 }
@@ -126,7 +126,7 @@ function ponged(sent) {
     .map((ms, i) => `${(120 * (i + SAMPLES - roundTrips.length)) / (SAMPLES - 1)},${23 - (22 * ms) / top}`)
     .join(" "));
   clearTimeout(pingTimer);
-  pingTimer = setTimeout(ping, jobs.size ? 250 : 2000);
+  pingTimer = setTimeout(ping, jobs.size ? 100 : 2000);
 }
 
 // -- jobs -----------------------------------------------------------------------------------------
@@ -141,12 +141,12 @@ class Job {
     this.announced = 0;
     this.card = $("job-template").content.firstElementChild.cloneNode(true);
     const readers = total === 1 ? "1 recipient" : `${number.format(total)} recipients`;
-    this.title = `Newsletter ${name} to ${readers}`;
+    this.title = `Newsletter #${name}: ${readers}`;
     this.find("h3").textContent = this.title;
     const bar = this.find("progress");
     bar.max = total;
     bar.setAttribute("aria-label", this.title);
-    this.find(".cancel").setAttribute("aria-label", `Cancel newsletter ${name}`);
+    this.find(".cancel").setAttribute("aria-label", `Cancel newsletter #${name}`);
     this.find(".cancel").onclick = () => send({ cancel: name });
     this.show();
   }
@@ -189,7 +189,7 @@ class Job {
     const rate = Math.round(result.sent / Math.max(result.seconds, 0.001));
     this.find(".rate").textContent = number.format(rate);
     const failed = result.failed ? `, ${number.format(result.failed)} failed` : "";
-    this.outcome(`${number.format(result.sent)} sent${failed}, in ${result.seconds.toFixed(2)} s.`);
+    this.outcome(`Job done: ${number.format(result.sent)} sent${failed}, in ${result.seconds.toFixed(2)} s.`);
     if (result.failed) this.showFailures(result);
   }
 
@@ -238,11 +238,12 @@ function start(event) {
   jobs.set(job.name, job);
   $("jobs").prepend(job.card);
   $("no-jobs").hidden = true;
+  job.card.scrollIntoView({ block: "nearest" });
   send({ job: job.name, from: fields.from.value, recipients, contents: fields.contents.value });
   announce(`${job.title}: started`);
   requestAnimationFrame(animate);
   pollSoon();
-  ping();
+  setTimeout(ping, 50);
 }
 
 function animate() {
