@@ -99,9 +99,9 @@ class Control:
     """
 
     def __init__(self, path: str, watch: Watch) -> None:
+        remove_stale(path)
+        self._listener = bind_unix(path, 0o600)  # as given: a relative path may be short enough
         self.path = os.path.abspath(path)
-        remove_stale(self.path)
-        self._listener = bind_unix(self.path, 0o600)
         self._listener.setblocking(False)
         self._listener.listen(MAX_CLIENTS)
         self._watch = watch

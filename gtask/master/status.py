@@ -134,7 +134,8 @@ class Status:
             "uptime_seconds": round(now - started, 1),
             "silent_seconds": round(now - heartbeat, 1) if heartbeat else 0.0,
             "connections": ints[base + board.CONNECTIONS],
-            "running": ints[base + board.RUNNING],
+            # A task that has not blocked yet is counted when it does.
+            "running": max(ints[base + board.RUNNING], int(ints[base + board.EXECUTING] > 0)),
             **{name: ints[base + cell] for name, cell in COUNTERS.items()},
             "qps": self._rates.rate(process.pid, ints[base + board.DONE], now),
             "function": function,
