@@ -33,6 +33,10 @@ class State(IntEnum):
     CLOSED = 4
 
 
+# Names of the module are found faster than attributes of an enum.
+CLOSED, FLUSHING, OPEN = State.CLOSED, State.FLUSHING, State.OPEN
+
+
 class Stream:
     """Base of every connection.
 
@@ -91,7 +95,7 @@ class Stream:
         """Take over a connected socket and read from it."""
         self._socket = socket
         self._tls = tls
-        self.state = State.OPEN
+        self.state = OPEN
         reader = self._reader = self._reactor.loop.io(socket.fileno(), READ)
         reader.start(self._readable)
 
@@ -100,7 +104,7 @@ class Stream:
             self._reader.stop()
 
     def _resume(self) -> None:
-        if self._reader is not None and self.state == State.OPEN:
+        if self._reader is not None and self.state == OPEN:
             self._reader.start(self._readable)
 
     @property
@@ -122,9 +126,9 @@ class Stream:
             linger: the peer may still be sending; read and drop that for a while, since closing
                 a socket with unread input resets it, and the peer loses our last words.
         """
-        if self.state >= State.FLUSHING:
+        if self.state >= FLUSHING:
             return
-        self.state = State.FLUSHING
+        self.state = FLUSHING
         self._linger = linger
         self._reader.stop()
         if self._tls is not None:
@@ -135,10 +139,10 @@ class Stream:
 
     def _abort(self, reason: str) -> None:
         """Close now; what is buffered is lost."""
-        if self.state == State.CLOSED:
+        if self.state == CLOSED:
             return
         linger = self._linger and not self._output
-        self.state = State.CLOSED
+        self.state = CLOSED
         self._output = None
         for watcher in (self._reader, self._writer):
             if watcher is not None:
@@ -222,7 +226,7 @@ class Stream:
             return
         self._output = None
         self._writer.stop()
-        if self.state == State.FLUSHING:
+        if self.state == FLUSHING:
             self._abort("closed here")
         else:
             self._flushed()

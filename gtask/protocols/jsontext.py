@@ -43,7 +43,7 @@ def loads(text: bytes) -> Any:
         doubtful = text.translate(None, _PLAIN)
         if (
             doubtful
-            and not (doubtful == b".0" and b'"2.0"' in text)
+            and not (doubtful == b".0" and text.find(b'"2.0"') >= 0)
             and _TOKENS.fullmatch(text.decode()) is None
         ):
             raise ProtocolError(PARSE_ERROR, "Parse error: not JSON as of RFC 8259")
@@ -72,6 +72,6 @@ def dumps(value: Any) -> bytes:
         raise InternalError(
             f"not JSON: {error}", {"type": type(error).__name__, "message": str(error)}
         ) from None
-    if b"\n" in line:  # only an object's __json__, which ujson inserts as it is, can do this
+    if line.find(b"\n") >= 0:  # only an object's __json__, which ujson inserts as it is, can do this
         raise InternalError("not JSON: a line feed between tokens")
     return line

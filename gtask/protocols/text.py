@@ -42,7 +42,8 @@ class TextDecoder:
         frames = data.split(b"\n")
         if partial is None and not frames[-1] and len(data) <= self._limit and not self.failed:
             frames.pop()  # whole frames only, as nearly always
-            return [frame.rstrip(b"\r") for frame in frames] if b"\r" in data else frames
+            # `find`, as `in` tries for an integer first, and makes an exception to forget it.
+            return [frame.rstrip(b"\r") for frame in frames] if data.find(b"\r") >= 0 else frames
         if self.failed:
             return []
         if partial is not None:
@@ -60,7 +61,7 @@ class TextDecoder:
         rest = frames.pop()
         if rest:
             self._partial = bytearray(rest)
-        if b"\r" in data or partial is not None:
+        if partial is not None or data.find(b"\r") >= 0:
             return [frame.rstrip(b"\r") for frame in frames]
         return frames
 

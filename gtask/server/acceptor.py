@@ -181,7 +181,7 @@ class Acceptor(StreamServer):
         self.reconsider()
 
     def do_read(self) -> Any:
-        """Accept one connection, if it is our turn; called by the hub."""
+        """Accept one connection, if it is our turn, and see whose turn it is then; hub only."""
         assert self._gate is not None
         if not self._gate.is_open:
             return None
@@ -194,12 +194,9 @@ class Acceptor(StreamServer):
             if error.errno in EXHAUSTED:
                 self._exhausted(error)
             return None  # else the peer has gone again, accept(2)
-        return _socket.socket(listener.family, listener.type, 0, fd), address
-
-    def do_handle(self, socket: Any, address: Any) -> None:
-        """Hand the connection over, and see whose turn it is now."""
-        self._take(socket, address)
+        self._take(_socket.socket(self.family, _socket.SOCK_STREAM, 0, fd), address)
         self.reconsider()
+        return None  # it has been taken care of
 
     def reconsider(self) -> None:
         """Open or shut the gate, as the loads are now."""

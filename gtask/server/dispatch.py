@@ -38,7 +38,7 @@ from ..errors import (
 )
 from ..net.connection import format_address
 from ..net.reactor import Reactor
-from ..net.stream import State, Stream
+from ..net.stream import OPEN, State, Stream
 from ..protocols.jsontext import dumps, loads
 from ..protocols.messages import (
     BARE,
@@ -612,7 +612,9 @@ class TaskConnection(Stream):
         service = self.service
         tasks = service.tasks
         inbox = self._inbox
-        started = turn.started = self._cork
+        replies = self._replies
+        turn.started = self._cork
+        until = self._cork + TURN_SECONDS
         while inbox:
             try:
                 message = loads(inbox.pop())
@@ -641,7 +643,7 @@ class TaskConnection(Stream):
                 turn.call = call = (function, args, id, dialect, False)
                 reply = self._run(turn, (), args, call)
                 if turn.execution is None:
-                    self._reply(reply)
+                    replies.append(reply)
                 else:
                     self._conclude(turn.execution, reply)
                     turn.execution = None
@@ -651,8 +653,11 @@ class TaskConnection(Stream):
                 turn.is_detached = False
                 return  # the hub has given the inbox to somebody else
             if inbox:
-                turn.started = monotonic()
-                if turn.started > started + TURN_SECONDS:
+                now = turn.started = monotonic()
+                if now > self._cork + CORK_SECONDS and replies:
+                    self._flush()
+                    self._cork = now
+                if now > until:
                     return
 
     def _run(self, turn: Turn, positional: Any, keywords: Any, call: Any) -> bytes:
@@ -817,23 +822,19 @@ class TaskConnection(Stream):
             self._reply(reply)
 
     def _reply(self, line: bytes) -> None:
-        if self.state != State.OPEN:
+        if self.state != OPEN:
             return
         if not self._cork:
             self._write(line + b"\n")
         else:
-            replies = self._replies
-            replies.append(line)
-            if len(replies) > 1 and monotonic() - self._cork > CORK_SECONDS:
-                self._flush()
-                self._cork = monotonic()
+            self._replies.append(line)
 
     def _flush(self) -> None:
         replies = self._replies
         replies.append(b"")
         data = b"\n".join(replies)
         replies.clear()
-        if self.state == State.OPEN:
+        if self.state == OPEN:
             self._write(data)
 
     def send_progress(self, line: bytes) -> None:
@@ -845,7 +846,7 @@ class TaskConnection(Stream):
 
     def _settle(self) -> None:
         """Work on, read on, hold back or close, as things stand now. Hub only."""
-        if self.state != State.OPEN or self._cork:
+        if self.state != OPEN or self._cork:
             return
         if self._bare is not None or self._outstanding >= MAX_OUTSTANDING:
             if not self._is_paused and self._inbox:
@@ -865,7 +866,7 @@ class TaskConnection(Stream):
                 self._end_if_done()
 
     def _go_on(self) -> None:
-        if self.state == State.OPEN and not self._cork and self._inbox and self._bare is None:
+        if self.state == OPEN and not self._cork and self._inbox and self._bare is None:
             self._work()
 
     def _hold(self) -> None:
@@ -889,10 +890,13 @@ class TaskConnection(Stream):
     def _ended(self) -> None:
         # The peer has closed its half: what it asked for before is still answered.
         self._has_ended = True
-        self._end_if_done()
+        if not (self._outstanding or self._inbox or self._output or self._last_words):
+            self._abort("closed by the peer")
+        else:
+            self._end_if_done()
 
     def _end_if_done(self) -> None:
-        if self._outstanding or self._inbox or self._cork or self.state != State.OPEN:
+        if self._outstanding or self._inbox or self._cork or self.state != OPEN:
             return
         if self._last_words:
             self._write(self._last_words + b"\n")
