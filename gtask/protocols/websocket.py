@@ -130,8 +130,8 @@ class MessageDecoder:
         header = 6  # with the mask
         if length > MAX_CONTROL_BYTES:
             header, code, least = (8, "!H", 126) if length == 126 else (14, "!Q", 65536)
-            if available < header:
-                self._wanted = header
+            if available < header - 4:
+                self._wanted = header - 4
                 return start
             (length,) = struct.unpack_from(code, data, start + 2)
             if length < least or length >= 1 << 63:

@@ -69,28 +69,19 @@ class WebSocket(BaseWebSocket):  # type: ignore[misc]
     """gevent-websocket's `WebSocket` over buffers: nothing in it waits.
 
     `feed` takes in what came from the socket, `receive` gives the messages that have arrived, and
-    `send` writes to a buffered stream. So no time limit can cut a frame in two, and any greenlet
-    may send.
-
-    Args:
-        environ: the handshake's WSGI environment.
-        write: takes the bytes to send; never blocks.
-        on_close_frame: called with the code and reason of the peer's Close frame.
+    `send` writes to the connection's buffer. So no time limit can cut a frame in two, and any
+    greenlet may send.
     """
 
     closed: bool
 
     def __init__(
-        self,
-        environ: dict[str, Any],
-        write: Callable[[bytes], None],
-        on_close_frame: Callable[[int, str], None],
-        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        self, environ: dict[str, Any], connection: WebSocketConnection, max_message_bytes: int
     ) -> None:
+        super().__init__(environ, SimpleNamespace(read=None, write=connection._write), None)
         self.decoder = MessageDecoder(max_message_bytes)
+        self._connection = connection
         self._events: deque[tuple[int, Any]] = deque()
-        self._on_close_frame = on_close_frame
-        super().__init__(environ, SimpleNamespace(read=None, write=write), None)
 
     def __del__(self) -> None:
         """Nothing: the base class would send from the garbage collector."""
@@ -112,10 +103,11 @@ class WebSocket(BaseWebSocket):  # type: ignore[misc]
         return None
 
     def handle_ping(self, header: Any, payload: bytes) -> None:
-        self.send_frame(payload, PONG)
+        if not self._connection.is_full:  # else it reads no Pongs either
+            self.send_frame(payload, PONG)
 
     def handle_close(self, header: Any, payload: tuple[int, str]) -> None:
-        self._on_close_frame(*payload)
+        self._connection._told(*payload)
 
     def send(self, message: str | bytes, binary: bool | None = None) -> None:
         """Send one message: text from str, binary from bytes, unless `binary` says otherwise.
@@ -175,7 +167,7 @@ class WebSocketConnection(TcpConnection):
             max_send_buffer_bytes=service.max_send_buffer_bytes, reactor=service.reactor
         )
         self._service = service
-        self.websocket = WebSocket(request, self._write, self._told, service.max_message_bytes)
+        self.websocket = WebSocket(request, self, service.max_message_bytes)
         self._decoder: Any = self.websocket.decoder
         self.request = request
         self.subprotocol: str | None = None
@@ -216,6 +208,11 @@ class WebSocketConnection(TcpConnection):
     def is_busy(self) -> bool:
         """A callback runs, or waits to."""
         return self._busy or bool(self._events)
+
+    @property
+    def is_full(self) -> bool:
+        """`send` would refuse."""
+        return self._buffered >= self.max_send_buffer_bytes
 
     def _put(self, data: str | bytes) -> None:
         self.websocket.send(data)
@@ -308,6 +305,7 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
 
     socket: Any
     websocket: Any
+    is_upgraded = False  # the socket is a WebSocketConnection's now
 
     def handle_one_request(self) -> Any:
         self._limit = gevent.Timeout(self.server.service.handshake_timeout)
@@ -397,13 +395,14 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         sock.settimeout(0.0)  # so that peek gives what has come, and does not wait
         early = self.rfile.peek()
         self.environ["wsgi.input"] = io.BytesIO()
-        self.server.service.admit(self._connection)
         family, kind = sock.family, sock.type
         tls = None
         if isinstance(sock, _TlsSocket):
             tls = sock.tls
             early += sock.plain
         plain = _socket.socket(family, kind, 0, fileno=sock.detach())
+        self.is_upgraded = True
+        self.server.clients[self._connection.id] = self._connection
         self._connection.open(plain, format_address(self.client_address), tls, early)
 
     # -- what pywsgi would print --------------------------------------------------------------
@@ -470,12 +469,14 @@ class Server(WebSocketServer):  # type: ignore[misc]
         sock.settimeout(HTTP_SECONDS)
         if service.ssl_context is not None:
             sock = _TlsSocket(sock, TlsFilter(service.ssl_context, server_side=True))
+        handler = self.handler_class(sock, address, self)
         try:
-            self.handler_class(sock, address, self).handle()
+            handler.handle()
         except OSError as error:
             log.debug("%s: %s", format_address(address), error)
         finally:
-            service.left()
+            if not handler.is_upgraded:
+                service.left()
 
 
 class _TlsSocket(io.RawIOBase):
@@ -670,13 +671,8 @@ class WebSocketService:
         self._change(1)
 
     def left(self) -> None:
-        """A handler is through: its connection is closed, or counts as a websocket now."""
+        """It has been closed without becoming a websocket."""
         self._change(-1)
-
-    def admit(self, connection: WebSocketConnection) -> None:
-        """A handler has become a websocket."""
-        self.connections[connection.id] = connection
-        self._change(1)
 
     def forget(self, connection: WebSocketConnection) -> None:
         """A websocket has been closed."""
