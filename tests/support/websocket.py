@@ -145,6 +145,16 @@ class RawClient:
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
 
+    def send_until_stuck(self, data: bytes, times: int) -> bool:
+        """Send `data` again and again; whether the peer stopped taking it for 0.3 s."""
+        self.socket.settimeout(0.3)
+        try:
+            for _ in range(times):
+                self.socket.sendall(data)
+        except TimeoutError:
+            return True
+        return False
+
     def read(self, count: int) -> bytes:
         """Exactly `count` bytes; EOFError if the stream ends before."""
         while len(self.buffer) < count:
