@@ -308,8 +308,14 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
     is_upgraded = False  # the socket is a WebSocketConnection's now
 
     def handle_one_request(self) -> Any:
-        self._limit = gevent.Timeout(self.server.service.handshake_timeout)
+        service = self.server.service
+        is_kept = self.requestline is not None
+        if is_kept and service.is_draining:
+            return None
+        self._limit = gevent.Timeout(service.handshake_timeout)
         self._limit.start()
+        if is_kept:
+            service.idle[gevent.getcurrent()] = self._limit
         try:
             return super().handle_one_request()
         except gevent.Timeout as timeout:
@@ -317,9 +323,11 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
                 raise
             return None  # half a request, or an idle kept connection: close
         finally:
+            service.idle.pop(gevent.getcurrent(), None)
             self._limit.close()
 
     def read_request(self, requestline: str) -> Any:
+        self.server.service.idle.pop(gevent.getcurrent(), None)
         result = super().read_request(requestline)
         self._limit.cancel()
         return result
@@ -575,6 +583,7 @@ class WebSocketService:
         self.reactor = current_reactor()
         self.connections: dict[int, WebSocketConnection] = getattr(callbacks, "connections", {})
         self.handlers = Group()  # greenlets that speak HTTP
+        self.idle: dict[Any, gevent.Timeout] = {}  # those between two requests
         self.is_draining = False
         self.load = 0
         self._on_load = on_load
@@ -602,6 +611,8 @@ class WebSocketService:
         """
         self.stop_accepting()
         self.is_draining = True
+        for handler, limit in list(self.idle.items()):
+            handler.kill(limit, block=False)
         deadline = monotonic() + timeout
         while self.load and monotonic() < deadline:
             quiet_since = monotonic() - QUIET_SECONDS
