@@ -192,7 +192,7 @@ class Call:
             self._board.reactor.start(self._on_error, self._error)
 
     def _report(self, done: Any, total: Any, note: Any) -> None:
-        """Take a progress report; what is too much for a slow receiver is dropped."""
+        """Take a progress report, to be told soon; too much for a slow receiver is dropped."""
         if self._on_progress is None:
             return
         if self._reports is None:
@@ -201,7 +201,8 @@ class Call:
             self._reports.append((done, total, note))
         if not self._is_reporting:
             self._is_reporting = True
-            self._board.reactor.start(self._deliver)
+            reactor = self._board.reactor
+            reactor.loop.run_callback(reactor.run, self._deliver)
 
     def _deliver(self) -> None:
         """Pass reports on in their order, then the end; runs in a greenlet of its own."""

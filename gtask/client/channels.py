@@ -298,6 +298,8 @@ class RpcChannel(Channel):
                 self._take_error(call, TaskError.from_dict(message["error"]))
         if self.stage != Stage.SERVING and not failure:
             self._heard()
+        if done and self._endpoint.failures:
+            self._endpoint.answered()
         for call in done:
             call._announce()
         if self._decoder.failed:
@@ -310,13 +312,13 @@ class RpcChannel(Channel):
             self._close_if_done()
         elif self.stage in (Stage.OPENING, Stage.ASIDE):
             self._serve()
-            self._endpoint.answered()
             self._endpoint.joined(self)
 
     def _take_error(self, call: Call, error: TaskError) -> None:
         self._take(call)
         if type(error) is Draining:
             self.retire()
+            self._endpoint.failed(error.message)
             self._board.move(call, error)
         else:
             self._board.fail(call, error)
@@ -334,9 +336,7 @@ class RpcChannel(Channel):
             id = params.get("id")
             call = self._board.calls.get(id) if type(id) is int else None
             if call is not None and call._channel is self:
-                # Told after this read is accounted for, as everything that runs user code.
-                report = (params.get("done"), params.get("total"), params.get("note"))
-                self._reactor.loop.run_callback(call._report, *report)
+                call._report(params.get("done"), params.get("total"), params.get("note"))
         elif message.get("id") is None and "error" in message:
             log.error("%r: the server answers %.500r", self, message["error"])
 
@@ -383,22 +383,23 @@ class BareChannel(Channel):
             self._abort(self._decoder.error().message)
 
     def _take_answer(self, call: Call, frame: bytes) -> None:
-        self._endpoint.answered()
-        if self.stage == Stage.RETIRED or not self._board.options.keep_connections:
-            self.retire()
-            self._close_if_done()
-        elif self.stage == Stage.SERVING:
-            self._board.channels.append(self)
-            self._board.serve()
         try:
             answer = loads(frame)
         except ProtocolError as error:
             self._board.fail(call, InternalError(f"the answer is not JSON: {error.message}"))
-            return
-        if type(answer) is dict and _is_error(answer.get("error")):
-            self._board.fail(call, TaskError.from_dict(answer["error"]))
         else:
-            self._board.finish(call, answer, None)
+            if type(answer) is dict and _is_error(answer.get("error")):
+                self._board.fail(call, TaskError.from_dict(answer["error"]))
+            else:
+                self._board.finish(call, answer, None)
+        self._endpoint.answered()
+        if self.stage == Stage.RETIRED:
+            self._close_if_done()
+        elif not self._board.options.keep_connections:
+            self.retire()
+        elif self.stage == Stage.SERVING:
+            self._board.channels.append(self)
+            self._board.serve()
 
 
 def _is_error(error: Any) -> bool:

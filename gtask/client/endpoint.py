@@ -78,7 +78,7 @@ class Endpoint:
         self.board.joined(channel)
 
     def answered(self) -> None:
-        """It has shown that it lives."""
+        """A call was answered: it is as good as ever."""
         if self.failures:
             self.failures = 0
             self.board.recount()

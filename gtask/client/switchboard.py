@@ -27,7 +27,7 @@ LOOK_AT = 8  # channels compared for each call
 FIRST_DELAY = 0.05  # seconds before the first repetition; doubled with each further one
 MAX_DELAY = 5.0
 SHARING_SECONDS = 0.02  # that calls wait for channels which open at the same time
-MAX_MOVES = 20  # times that draining servers may hand one call back
+MAX_MOVES = 8  # times that draining servers may hand one call back
 
 
 @dataclass(frozen=True)
@@ -252,8 +252,8 @@ class Switchboard:
         if channel in self.channels:
             self.channels.remove(channel)
         self.recount()
-        if self.calls:
-            self._grow()  # else the next call will
+        if self.waiting or (self.calls and self._is_thin):
+            self._grow()  # else a call will that needs it
 
     def channel_lost(self, channel: Channel, reason: str) -> None:
         """`channel` has ended with calls on it: what was not sent yet goes elsewhere."""
