@@ -309,13 +309,12 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
 
     def handle_one_request(self) -> Any:
         service = self.server.service
-        is_kept = self.requestline is not None
-        if is_kept and service.is_draining:
-            return None
+        if service.is_draining and self.requestline is not None:
+            return None  # do not wait for another one
         self._limit = gevent.Timeout(service.handshake_timeout)
         self._limit.start()
-        if is_kept:
-            service.idle[gevent.getcurrent()] = self._limit
+        self._greenlet = gevent.getcurrent()
+        service.waiting[self] = monotonic()
         try:
             return super().handle_one_request()
         except gevent.Timeout as timeout:
@@ -323,14 +322,18 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
                 raise
             return None  # half a request, or an idle kept connection: close
         finally:
-            service.idle.pop(gevent.getcurrent(), None)
+            service.waiting.pop(self, None)
             self._limit.close()
 
     def read_request(self, requestline: str) -> Any:
-        self.server.service.idle.pop(gevent.getcurrent(), None)
         result = super().read_request(requestline)
+        del self.server.service.waiting[self]
         self._limit.cancel()
         return result
+
+    def end(self) -> None:
+        """Wait no longer for a request."""
+        self._greenlet.kill(self._limit, block=False)
 
     # -- the handshake, RFC 6455 section 4.2 --------------------------------------------------
 
@@ -583,7 +586,7 @@ class WebSocketService:
         self.reactor = current_reactor()
         self.connections: dict[int, WebSocketConnection] = getattr(callbacks, "connections", {})
         self.handlers = Group()  # greenlets that speak HTTP
-        self.idle: dict[Any, gevent.Timeout] = {}  # those between two requests
+        self.waiting: dict[Handler, float] = {}  # those without a request, and since when
         self.is_draining = False
         self.load = 0
         self._on_load = on_load
@@ -611,14 +614,15 @@ class WebSocketService:
         """
         self.stop_accepting()
         self.is_draining = True
-        for handler, limit in list(self.idle.items()):
-            handler.kill(limit, block=False)
         deadline = monotonic() + timeout
         while self.load and monotonic() < deadline:
             quiet_since = monotonic() - QUIET_SECONDS
             for connection in list(self.connections.values()):
                 if not connection.is_busy and connection.last_active <= quiet_since:
                     connection.close_code(GOING_AWAY, "shutting down")
+            for handler, since in list(self.waiting.items()):
+                if since <= quiet_since:
+                    handler.end()
             self._emptied.wait(min(SWEEP_SECONDS, max(0.0, deadline - monotonic())))
         self.close()
 

@@ -704,6 +704,21 @@ def test_a_drain_lets_callbacks_end_and_says_1001(service):
         RawClient(service.address)
 
 
+def test_a_drain_does_not_wait_for_requests_that_nobody_sends():
+    with (
+        ServiceThread(application=application) as service,
+        RawClient(service.address) as kept,
+        RawClient(service.address),
+    ):
+        kept.send(b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert kept.read_answer()[0] == 200
+        wait_until(lambda: service.service.load == 2)
+        begin = time.monotonic()
+        service.call(service.service.drain, 10)
+        assert time.monotonic() - begin < 5
+        assert service.service.load == 0
+
+
 def test_a_drain_ends_at_its_time_limit(service):
     service.callbacks.on_message = lambda connection, data: gevent.sleep(60)
     with RawClient(service.address) as raw:
