@@ -150,7 +150,7 @@ class Switchboard:
     def _dispatch(self, call: Call) -> None:
         channel = self._pick() if self.channels else None
         if self._can_grow and (channel is None or channel.outstanding or self._is_thin):
-            self._grow()
+            self._grow(len(self.waiting) + 1)
             if channel is None and self.channels:  # a bare one may be open at once
                 channel = self._pick()
         if channel is None or (channel.outstanding and self._sharing is not None):
@@ -225,11 +225,14 @@ class Switchboard:
         """`channel` takes calls from now on."""
         self.channels.append(channel)
         self.recount()
-        opening = sum(channel.stage == Stage.OPENING for channel in self.alive)
+        opening = self._opening()
         if opening and self._sharing is not None:
             self.serve(ceil(len(self.waiting) / (opening + 1)))
         else:
             self._end_sharing()
+
+    def _opening(self) -> int:
+        return sum(channel.stage == Stage.OPENING for channel in self.alive)
 
     def _share(self) -> None:
         """Let calls wait a moment for the channels that open now.
@@ -253,7 +256,7 @@ class Switchboard:
             self.channels.remove(channel)
         self.recount()
         if self.waiting or (self.calls and self._is_thin):
-            self._grow()  # else a call will that needs it
+            self._grow(len(self.waiting))  # else a call will that needs it
 
     def channel_lost(self, channel: Channel, reason: str) -> None:
         """`channel` has ended with calls on it: what was not sent yet goes elsewhere."""
@@ -275,13 +278,19 @@ class Switchboard:
         self._can_grow = bool(short)
         self._is_thin = any(not endpoint.channels for endpoint in short)
 
-    def _grow(self) -> None:
-        """Open a channel to each endpoint that has none, or else one more somewhere."""
+    def _grow(self, needed: int) -> None:
+        """Open a channel to each endpoint that has none, or one more somewhere if it is needed.
+
+        Args:
+            needed: calls that could do with a channel of their own.
+        """
         short = [endpoint for endpoint in self.endpoints if endpoint.is_short]
         if not short or self.is_closed:
             return
         empty = [endpoint for endpoint in short if not endpoint.channels]
         if not empty:
+            if self._opening() >= needed:
+                return
             # Where a server has just sent us away there may be none to come back to.
             empty = [min(short, key=lambda endpoint: (len(endpoint.channels), endpoint.left_at))]
         self._share()
