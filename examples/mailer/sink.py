@@ -81,7 +81,8 @@ class Mailbox:
         parsed = email.message_from_bytes(message["content"], policy=email.policy.default)
         body = parsed.get_body(("plain",))
         headers = [[name, str(value)] for name, value in parsed.items()]
-        return {**_summary(message), "headers": headers, "text": body.get_content() if body else ""}
+        text = body.get_content().replace("\r\n", "\n") if body else ""
+        return {**_summary(message), "headers": headers, "text": text}
 
 
 def _summary(message: dict[str, Any]) -> dict[str, Any]:

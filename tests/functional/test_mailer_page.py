@@ -179,8 +179,7 @@ def test_a_job_is_told_when_its_workers_die(browser: Any, sink: Sink, tmp_path: 
         open_page(page, mailer)
         start(page, 100_000)
         page.wait_for_function("document.querySelector('progress').value > 0")
-        services = {service["name"]: service for service in mailer.status()["services"]}
-        kill_workers(services["TaskWorker"])
+        kill_workers(mailer, "TaskWorker")
         page.wait_for_selector('.job[data-state="failed"]')
         assert "the task worker was lost" in page.locator(".outcome").inner_text()
         wait_until(lambda: page.locator('#live[data-state="open"]').count(), what="still live")
@@ -191,8 +190,9 @@ def test_a_job_is_told_when_its_workers_die(browser: Any, sink: Sink, tmp_path: 
         mailer.close()
 
 
-def kill_workers(service: dict[str, Any]) -> None:
-    for process in service["processes"]:
+def kill_workers(mailer: SpawnedWorker, name: str) -> None:
+    services = {service["name"]: service for service in mailer.status()["services"]}
+    for process in services[name]["processes"]:
         os.kill(process["pid"], signal.SIGKILL)
 
 

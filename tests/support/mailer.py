@@ -102,6 +102,7 @@ def mailer_ini(folder: Path, web_port: int) -> str:
     """A configuration of the example: tasks on a unix socket, see `mailer_env`."""
     return f"""
 [gtask]
+control = {folder}/control.sock
 stop_timeout = 5
 
 [worker:TaskWorker]
