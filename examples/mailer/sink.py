@@ -102,6 +102,8 @@ class SmtpHandler:
     async def handle_RCPT(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
+        if "@" not in address:
+            return "550 5.1.3 not a mail address"
         if address.lower().endswith(REFUSED_DOMAIN):
             return "550 5.1.1 no such mailbox here"
         envelope.rcpt_tos.append(address)

@@ -39,8 +39,8 @@ class MailServerLost(Exception):
 class SmtpSession:
     """A session with the mail server, opened by the first mail and again whenever it was lost.
 
-        with SmtpSession() as session:
-            session.send(message, "reader@example.org")
+    with SmtpSession() as session:
+        session.send(message, "reader@example.org")
     """
 
     def __init__(self) -> None:
@@ -184,7 +184,9 @@ def send_newsletter(from_: str, recipients: list[str], contents: str) -> dict[st
                 if len(failures) < REPORTED_FAILURES:
                     failures.append({"to": to, "reason": str(refused)})
             except MailServerLost as lost:
-                raise MailServerLost(f"{sent} of {len(recipients)} mails sent, then: {lost}") from lost
+                raise MailServerLost(
+                    f"{sent} of {len(recipients)} mails sent, then: {lost}"
+                ) from lost
             now = time.monotonic()
             if now - told >= PROGRESS_SECONDS:
                 told = now

@@ -191,9 +191,7 @@ StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 def application(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
     """WSGI: the page, its files, and `/messages` from the sink."""
     status, kind, body = respond(environ)
-    start_response(
-        status, [("Content-Type", kind), ("Content-Length", str(len(body))), *HEADERS]
-    )
+    start_response(status, [("Content-Type", kind), ("Content-Length", str(len(body))), *HEADERS])
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
 

@@ -41,9 +41,9 @@ class Sink:
     """
 
     def __init__(self, smtp_port: int = 0, delay: float = 0) -> None:
+        ports = ["--smtp-port", str(smtp_port), "--http-port", "0"]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "examples.mailer.sink"]
-            + ["--smtp-port", str(smtp_port), "--http-port", "0", "--delay", str(delay)],
+            [sys.executable, "-m", "examples.mailer.sink", *ports, "--delay", str(delay)],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
