@@ -49,6 +49,7 @@ class Call:
         "_on_error",
         "_on_progress",
         "_on_result",
+        "_owes_end",
         "_reports",
         "_result",
         "_retries",
@@ -89,6 +90,7 @@ class Call:
         self._links: list[Callable[[Call], Any]] | None = None
         self._reports: deque[tuple[Any, Any, Any]] | None = None
         self._is_reporting = False
+        self._owes_end = False
         self._result: Any = None
         self._error: TaskError | None = None
         self.done = False
@@ -181,7 +183,9 @@ class Call:
         """Tell everybody who waits that the call is done."""
         while self._links:
             self._links.pop(0)(self)
-        if not self._is_reporting:
+        if self._is_reporting:
+            self._owes_end = True  # to follow the last report
+        else:
             self._tell()
 
     def _tell(self) -> None:
@@ -192,17 +196,16 @@ class Call:
             self._board.reactor.start(self._on_error, self._error)
 
     def _report(self, done: Any, total: Any, note: Any) -> None:
-        """Take a progress report, to be told soon; too much for a slow receiver is dropped."""
-        if self._on_progress is None:
-            return
+        """Keep a progress report for `_start_reporting`; what is too much is dropped."""
         if self._reports is None:
             self._reports = deque()
         if len(self._reports) < MAX_REPORTS:
             self._reports.append((done, total, note))
-        if not self._is_reporting:
+
+    def _start_reporting(self) -> None:
+        if self._reports and not self._is_reporting:
             self._is_reporting = True
-            reactor = self._board.reactor
-            reactor.loop.run_callback(reactor.run, self._deliver)
+            self._board.reactor.run(self._deliver)
 
     def _deliver(self) -> None:
         """Pass reports on in their order, then the end; runs in a greenlet of its own."""
@@ -216,7 +219,7 @@ class Call:
                 self._board.reactor.start(self._deliver)
             else:
                 self._is_reporting = False
-                if self.done:
+                if self._owes_end:
                     self._tell()
 
 

@@ -276,6 +276,7 @@ class RpcChannel(Channel):
         self.heard_at = monotonic()
         calls = self._board.calls
         done: list[Call] = []
+        reporting: list[Call] = []
         failure = ""
         for frame in self._decoder.feed(data):
             try:
@@ -286,7 +287,7 @@ class RpcChannel(Channel):
             id = message.get("id") if type(message) is dict else None
             call = calls.get(id) if type(id) is int else None
             if call is None or call._channel is not self:
-                self._take_other(message)
+                self._take_other(message, reporting)
             elif "result" in message:
                 call._result = message["result"]
                 call.done = True
@@ -300,6 +301,8 @@ class RpcChannel(Channel):
             self._heard()
         if done and self._endpoint.failures:
             self._endpoint.answered()
+        for call in reporting:
+            call._start_reporting()
         for call in done:
             call._announce()
         if self._decoder.failed:
@@ -323,7 +326,7 @@ class RpcChannel(Channel):
         else:
             self._board.fail(call, error)
 
-    def _take_other(self, message: Any) -> None:
+    def _take_other(self, message: Any, reporting: list[Call]) -> None:
         """Whatever answers no call: a notification, or an answer that came too late."""
         if type(message) is not dict:
             log.warning("%r: ignored %.200r", self, message)
@@ -335,7 +338,8 @@ class RpcChannel(Channel):
         elif method == "gtask.progress" and type(params) is dict:
             id = params.get("id")
             call = self._board.calls.get(id) if type(id) is int else None
-            if call is not None and call._channel is self:
+            if call is not None and call._channel is self and call._on_progress is not None:
+                reporting.append(call)
                 call._report(params.get("done"), params.get("total"), params.get("note"))
         elif message.get("id") is None and "error" in message:
             log.error("%r: the server answers %.500r", self, message["error"])
