@@ -1,7 +1,7 @@
 """Configuration: INI text in, frozen settings out, with everything that is wrong told at once.
 
-The settings of a service and their rules are one table, `ServiceSettings`; an INI section and the
-keyword arguments of `Worker` are read by the same code.
+The keys and their rules are two tables, `Settings` and `ServiceSettings`; an INI file and the
+keyword arguments of `Worker` and `run_all` are read by the same code.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import configparser
 import difflib
 import grp
 import ipaddress
-import math
 import os
 import pwd
 import re
@@ -23,6 +22,8 @@ from .errors import ConfigError
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+UNIX_PATH_BYTES = 107  # unix(7): sun_path, and its closing NUL
+
 
 class _Wrong(ValueError):
     """A value that cannot be; the message says why, without naming the key."""
@@ -32,26 +33,34 @@ class _Wrong(ValueError):
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise _Wrong(f"expected text, not {value!r}")
+    if not isinstance(value, str) or "\n" in value.strip():
+        raise _Wrong(f"expected one line of text, not {value!r}")
     return value.strip()
 
 
-def _names(value: Any) -> tuple[str, ...]:
+def _list(value: Any, separators: str = r"[,\s]+") -> tuple[Any, ...]:
     if isinstance(value, str):
-        return (
-            tuple(re.split(r"[,\s]+", value.strip(", \t\r\n"))) if value.strip(", \t\r\n") else ()
-        )
-    if isinstance(value, Iterable):
-        names = tuple(value)
-        if all(isinstance(name, str) for name in names):
-            return names
-    raise _Wrong(f"expected names, not {value!r}")
+        return tuple(filter(None, map(str.strip, re.split(separators, value))))
+    if isinstance(value, list | tuple | set | frozenset):
+        return tuple(value)
+    raise _Wrong(f"expected a list, not {value!r}")
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    return tuple(map(_text, _list(value)))
+
+
+def _folders(value: Any) -> tuple[str, ...]:
+    folders = tuple(map(_text, _list(value, r"[,\n]")))  # a path may hold a space
+    for folder in folders:
+        if not os.path.isdir(folder):
+            raise _Wrong(f"there is no directory {folder}")
+    return folders
 
 
 def _integer(least: int, most: int = 2**53) -> Callable[[Any], int]:
     def read(value: Any) -> int:
-        if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]+", value.strip()):
+        if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,16}", value.strip()):
             value = int(value)
         if type(value) is not int or not least <= value <= most:
             upper = "" if most == 2**53 else f" and at most {most}"
@@ -62,22 +71,20 @@ def _integer(least: int, most: int = 2**53) -> Callable[[Any], int]:
 
 
 def _seconds(value: Any) -> float:
-    try:
-        number = float(value) if not isinstance(value, bool) else math.nan
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0 <= number < 1e9:
+    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,16}(\.[0-9]{1,16})?", value.strip()):
+        value = float(value)
+    if type(value) not in (int, float) or not 0 <= value < 1e9:
         raise _Wrong(f"expected a number of seconds, 0 or more, not {value!r}")
-    return number
+    return float(value)
 
 
 def _count(value: Any) -> int:
     text = str(value).strip().lower()
-    cores = os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0))  # those that this process may use
     if text == "auto":
-        return cores
-    if match := re.fullmatch(r"([0-9]+)x", text):
-        return _integer(1, 1000)(int(match[1]) * cores)
+        value = cores
+    elif match := re.fullmatch(r"([0-9]{1,4})x", text):
+        value = int(match[1]) * cores
     try:
         return _integer(1, 1000)(value)
     except _Wrong:
@@ -86,25 +93,45 @@ def _count(value: Any) -> int:
         ) from None
 
 
+def _unix_path(path: str) -> str:
+    if len(os.fsencode(path)) > UNIX_PATH_BYTES:
+        raise _Wrong(f"the path of a unix socket has at most {UNIX_PATH_BYTES} bytes, not {path}")
+    return path
+
+
 def _address(value: Any) -> Address:
-    if isinstance(value, Address):
-        return value
     try:
-        return parse_address(_text(value))
+        address = value if isinstance(value, Address) else parse_address(_text(value))
     except ValueError as error:
         raise _Wrong(str(error)) from None
+    _unix_path(address.path)
+    return address
+
+
+def _socket_file(value: Any) -> str:
+    return _unix_path(_text(value))
 
 
 def _networks(value: Any) -> tuple[IpNetwork, ...]:
     networks = []
-    for item in re.split(r"[,\s]+", value.strip()) if isinstance(value, str) else value:
-        if item == "":
-            continue
-        try:
-            networks.append(ipaddress.ip_network(item))
-        except ValueError:
-            raise _Wrong(f"{item!r} is no network, expected e.g. 10.0.0.0/8 or 127.0.0.1") from None
+    for item in _list(value):
+        if isinstance(item, str):
+            try:
+                item = ipaddress.ip_network(item)
+            except ValueError as error:
+                raise _Wrong(f"{error}, expected e.g. 10.0.0.0/8 or 127.0.0.1") from None
+        if not isinstance(item, IpNetwork):
+            raise _Wrong(f"expected networks, not {item!r}")
+        networks.append(item)
     return tuple(networks)
+
+
+def _origins(value: Any) -> tuple[str, ...]:
+    origins = _names(value)
+    for origin in origins:
+        if origin != "*" and not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]+/?", origin):
+            raise _Wrong(f"{origin!r} is no origin, expected e.g. https://app.example.org or *")
+    return origins
 
 
 def _file(value: Any) -> str:
@@ -135,11 +162,11 @@ def _group(value: Any) -> str:
 
 
 def _mode(value: Any) -> int:
-    if isinstance(value, str):
-        if not re.fullmatch(r"(0o)?[0-7]{1,4}", value.strip()):
-            raise _Wrong(f"expected an octal mode, e.g. 660, not {value!r}")
+    if isinstance(value, str) and re.fullmatch(r"(0|0o)?[0-7]{3}", value.strip()):
         value = int(value, 8)
-    return _integer(0, 0o777)(value)
+    if type(value) is not int or not 0 <= value <= 0o777:
+        raise _Wrong(f"expected an octal mode, e.g. 660, not {value!r}")
+    return value
 
 
 def _one_of(*choices: str) -> Callable[[Any], str]:
@@ -184,7 +211,7 @@ class ServiceSettings:
     allow: tuple[IpNetwork, ...] = _setting(_networks, ())
     user: str = _setting(_user, "")
     group: str = _setting(_group, "")
-    origins: tuple[str, ...] = _setting(_names, ())
+    origins: tuple[str, ...] = _setting(_origins, ())
     backlog: int = _setting(_integer(1, 65535), 1024)
     socket_mode: int = _setting(_mode, 0o660)
 
@@ -198,12 +225,12 @@ class Settings:
     """
 
     pid_file: str = _setting(_text, "")
-    control: str = _setting(_text, "")
+    control: str = _setting(_socket_file, "")
     log_level: str = _setting(_one_of("debug", "info", "warning", "error"), "info")
     log_file: str = _setting(_text, "")
     log_format: str = _setting(_one_of("text", "json"), "text")
     stop_timeout: float = _setting(_seconds, 30.0)
-    python_path: tuple[str, ...] = _setting(_names, ())
+    python_path: tuple[str, ...] = _setting(_folders, ())
     services: tuple[ServiceSettings, ...] = ()
     file: str = ""
 
@@ -215,7 +242,7 @@ def load_settings(path: str) -> Settings:
         ConfigError: all that is wrong, as ``FILE [section] key: what is wrong``.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             text = file.read()
     except OSError as error:
         raise ConfigError([f"{path}: {error.strerror}"]) from None
@@ -230,35 +257,50 @@ def parse_settings(text: str, file: str = "") -> Settings:
     Raises:
         ConfigError: all that is wrong.
     """
-    parser = configparser.ConfigParser(
-        interpolation=None, delimiters=("=",), inline_comment_prefixes=(";",), default_section=""
-    )
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
-    try:
-        parser.read_string(text, file)
-    except configparser.Error as error:
-        raise ConfigError([_parser_problem(error, file)]) from None
     problems: list[str] = []
+    sections = _read_ini(text, file, problems)
     top: dict[str, Any] = {}
-    services: list[ServiceSettings] = []
-    for section in parser.sections():
+    services: list[tuple[str, dict[str, Any]]] = []
+    for section, keys in sections.items():
         where = f"{file} [{section}]"
-        keys = dict(parser[section])
         kind, _, name = section.partition(":")
         if section == "gtask":
             top = _read(Settings, keys, where, problems)
         elif kind == "worker" and name.strip():
-            service = _read_service(name.strip(), keys, where, problems)
-            if service is not None:
-                services.append(service)
+            values = _read(ServiceSettings, keys, where, problems)
+            _check_purpose(values, keys, where, problems)
+            _check_certificates(keys, where, problems)
+            services.append((name.strip(), values))
         else:
             problems.append(f"{where}: unknown section, expected [gtask] or [worker:NAME]")
-    if not any(section.startswith("worker:") for section in parser.sections()):
+    if not any(section.startswith("worker:") for section in sections):
         problems.append(f"{file}: there is no [worker:NAME] section, so nothing to serve")
-    _check_together(services, file, problems)
+    places = [(name, values.get("listen")) for name, values in services]
+    _check_together(places, lambda name: f"{file} [worker:{name}]", problems)
     if problems:
         raise ConfigError(problems)
-    return Settings(**top, services=tuple(services), file=file)
+    made = tuple(ServiceSettings(name=name, **values) for name, values in services)
+    return Settings(**top, services=made, file=file)
+
+
+def make_settings(services: Iterable[ServiceSettings], **options: Any) -> Settings:
+    """The settings of a tree whose services a program declares; the rules are those of the INI file.
+
+    Raises:
+        TypeError: an option that does not exist.
+        ConfigError: all that is wrong.
+    """
+    _refuse_unknown(Settings, options, "run_all")
+    problems: list[str] = []
+    values = _read(Settings, options, "run_all:", problems)
+    services = tuple(services)
+    if not services:
+        problems.append("run_all: there is no worker, so nothing to serve")
+    places = [(service.name, service.listen) for service in services]
+    _check_together(places, lambda name: f"worker {name}:", problems)
+    if problems:
+        raise ConfigError(problems)
+    return Settings(**values, services=services)
 
 
 def make_service(name: str, listen: str | Address, **options: Any) -> ServiceSettings:
@@ -266,17 +308,13 @@ def make_service(name: str, listen: str | Address, **options: Any) -> ServiceSet
 
     Raises:
         TypeError: an option that does not exist.
-        ConfigError: a value that cannot be.
+        ConfigError: all that is wrong.
     """
-    known = _keys(ServiceSettings)
-    for key in options:
-        if key not in known:
-            raise TypeError(f"worker {name}: {_unknown(key, known)}")
+    _refuse_unknown(ServiceSettings, options, f"worker {name}")
     problems: list[str] = []
     where = f"worker {name}:"
     values = _read(ServiceSettings, {"listen": listen, **options}, where, problems)
-    if not problems:
-        _check_pairs(values, where, problems)
+    _check_certificates(options, where, problems)
     if problems:
         raise ConfigError(problems)
     return ServiceSettings(name=name, **values)
@@ -306,60 +344,114 @@ def _read(kind: type, given: Mapping[str, Any], where: str, problems: list[str])
     return values
 
 
+def _refuse_unknown(kind: type, options: Mapping[str, Any], where: str) -> None:
+    known = _keys(kind)
+    for key in options:
+        if key not in known:
+            raise TypeError(f"{where}: {_unknown(key, known)}")
+
+
 def _unknown(key: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
+    close = difflib.get_close_matches(key.lower(), known, n=1)
     return f"{key}: unknown key" + (f", did you mean {close[0]}?" if close else "")
 
 
-def _read_service(
-    name: str, keys: dict[str, str], where: str, problems: list[str]
-) -> ServiceSettings | None:
-    before = len(problems)
-    values = _read(ServiceSettings, keys, where, problems)
-    listen = values.get("listen")
-    if listen is not None:
-        if listen.protocol == "text" and not values.get("tasks") and not values.get("handler"):
-            problems.append(f"{where} tasks: is missing (or handler, for callbacks)")
-        if listen.protocol == "websocket" and not values.get("handler"):
-            problems.append(f"{where} handler: is missing, a websocket service needs one")
-        if listen.protocol == "websocket" and values.get("tasks"):
-            problems.append(f"{where} tasks: cannot be served by websocket, use a text service")
-    if values.get("tasks") and values.get("handler"):
+def _check_purpose(
+    values: Mapping[str, Any], keys: Mapping[str, str], where: str, problems: list[str]
+) -> None:
+    """Add what is wrong with what a section serves: tasks, or callbacks."""
+    protocol = values["listen"].protocol if "listen" in values else ""
+    tasks, handler = values.get("tasks"), keys.get("handler")
+    if protocol == "text" and not tasks and not handler:
+        problems.append(f"{where} tasks: is missing (or handler, for callbacks)")
+    if protocol == "websocket" and not handler:
+        problems.append(f"{where} handler: is missing, a websocket service needs one")
+    if protocol == "websocket" and tasks:
+        problems.append(f"{where} tasks: cannot be served by websocket, use a text service")
+    if tasks and handler:
         problems.append(f"{where} handler: a service has tasks or a handler, not both")
-    _check_pairs(values, where, problems)
-    return ServiceSettings(name=name, **values) if len(problems) == before else None
 
 
-def _check_pairs(values: dict[str, Any], where: str, problems: list[str]) -> None:
+def _check_certificates(given: Mapping[str, Any], where: str, problems: list[str]) -> None:
     for key in ("keyfile", "cafile"):
-        if values.get(key) and not values.get("certfile"):
+        if given.get(key) and not given.get("certfile"):
             problems.append(f"{where} {key}: needs certfile, too")
 
 
-def _check_together(services: list[ServiceSettings], file: str, problems: list[str]) -> None:
-    taken: dict[Any, str] = {}
-    for service in services:
-        sockaddr = service.listen.sockaddr
-        if service.listen.port == 0 and not service.listen.is_unix:
-            continue
-        other = taken.setdefault(sockaddr, service.name)
-        if other != service.name:
-            problems.append(
-                f"{file} [worker:{service.name}] listen: {service.listen} is taken by"
-                f" [worker:{other}]"
-            )
+def _check_together(
+    places: Iterable[tuple[str, Address | None]],
+    where: Callable[[str], str],
+    problems: list[str],
+) -> None:
+    """Add what is wrong with no service alone: names and addresses that are taken."""
+    before: list[tuple[str, Address | None]] = []
+    for name, listen in places:
+        for other_name, other in before:
+            if name == other_name:
+                problems.append(f"{where(name)} name: is taken by another service")
+                break
+            if listen and other and _is_same_place(listen, other):
+                problems.append(f"{where(name)} listen: {listen} is taken by {other_name}")
+                break
+        before.append((name, listen))
 
 
-def _parser_problem(error: configparser.Error, file: str) -> str:
-    if isinstance(error, configparser.DuplicateOptionError):
-        return f"{file} [{error.section}] {error.option}: is given twice (line {error.lineno})"
-    if isinstance(error, configparser.DuplicateSectionError):
-        return f"{file} [{error.section}]: is there twice (line {error.lineno})"
-    if isinstance(error, configparser.MissingSectionHeaderError):
-        return (
-            f"{file}: line {error.lineno} stands before the first [section]: {error.line.strip()}"
+def _is_same_place(one: Address, other: Address) -> bool:
+    """Whether the kernel refuses to listen on both; host names are not looked up."""
+    if one.is_unix or other.is_unix:
+        return one.path == other.path
+    if one.port != other.port or one.port == 0:
+        return False
+    everywhere = "::" if ":" in one.host else "0.0.0.0"
+    is_same_family = (":" in one.host) == (":" in other.host)
+    return one.host == other.host or (is_same_family and everywhere in (one.host, other.host))
+
+
+# -- INI text ------------------------------------------------------------------------------------
+
+
+def _read_ini(text: str, file: str, problems: list[str]) -> dict[str, dict[str, str]]:
+    """The keys of each section.
+
+    configparser stops at the first mistake; so that all are told, what it complains about is taken
+    out and the rest is read again.
+    """
+    lines = text.split("\n")
+    while True:
+        parser = configparser.ConfigParser(
+            interpolation=None,
+            delimiters=("=",),
+            inline_comment_prefixes=(";",),
+            default_section="",  # no [DEFAULT] that would add its keys to every section
         )
-    if isinstance(error, configparser.ParsingError) and error.errors:
-        line, text = error.errors[0]
-        return f"{file}: line {line} is no KEY = VALUE: {text.strip()}"
-    return f"{file}: {' '.join(str(error).split())}"
+        parser.optionxform = str  # type: ignore[assignment,method-assign]
+        try:
+            parser.read_file(lines, file)
+            return {section: dict(parser[section]) for section in parser.sections()}
+        except configparser.Error as error:
+            for number, complaint in _parser_problems(error):
+                problems.append(f"{file}{complaint} (line {number}: {lines[number - 1].strip()})")
+                lines[number - 1] = ";"
+                if isinstance(error, configparser.DuplicateSectionError):
+                    _take_out_section(lines, number)
+
+
+def _take_out_section(lines: list[str], number: int) -> None:
+    """Take out the keys that follow line `number`, up to the next section."""
+    while number < len(lines) and not lines[number].startswith("["):
+        lines[number] = ";"
+        number += 1
+
+
+def _parser_problems(error: configparser.Error) -> list[tuple[int, str]]:
+    """The lines that configparser complains about, and why."""
+    match error:
+        case configparser.DuplicateOptionError(lineno=int(line)):
+            return [(line, f" [{error.section}] {error.option}: is given twice")]
+        case configparser.DuplicateSectionError(lineno=int(line)):
+            return [(line, f" [{error.section}]: is there twice")]
+        case configparser.MissingSectionHeaderError():
+            return [(error.lineno, ": a line before the first [section]")]
+        case configparser.ParsingError():
+            return [(line, ": expected KEY = VALUE") for line, _ in error.errors]
+    raise error

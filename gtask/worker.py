@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from .address import Address
-from .config import ServiceSettings, Settings, make_service
+from .config import ServiceSettings, make_service, make_settings
 from .errors import ConfigError
 from .tasks import TaskFunction, find_tasks, task
 
@@ -154,10 +154,7 @@ def run_all(*workers: Worker, **options: Any) -> NoReturn:
     from .server.mold import run_mold
 
     try:
-        services = tuple(worker.settings() for worker in workers)
-        if not services:
-            raise ConfigError(["run_all: no worker given"])
-        settings = Settings(services=services, **options)
+        settings = make_settings((worker.settings() for worker in workers), **options)
     except ConfigError as error:
         print(error, file=sys.stderr)
         sys.exit(78)
