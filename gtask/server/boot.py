@@ -146,10 +146,16 @@ class _Process:
         self.tls = server_context(worker.certfile, worker.keyfile, worker.cafile)
         self.networks = list(worker.allow)
         if address.protocol == "websocket":
-            self.service = self.websocket_service()
-            self.service.start()
-            return
-        if worker.served:
+            from .websocket import WebSocketService  # not for text services: it takes memory
+
+            self.service = WebSocketService(
+                worker,
+                self.reactor,
+                self.gauge,
+                address=self.place.listener.getsockname(),
+                is_tls=self.tls is not None,
+            )
+        elif worker.served:
             self.service = TaskService(
                 worker.served,
                 self.reactor,
@@ -173,29 +179,10 @@ class _Process:
         self.service.on_abandoned = self.on_abandoned
         self.acceptor.start()
 
-    def websocket_service(self) -> Any:
-        from .websocket import WebSocketService
-
-        worker: Any = self.worker
-        return WebSocketService(
-            self.place.listener,
-            worker,
-            application=worker.application,
-            origins=worker.origins,
-            max_message_bytes=worker.max_frame_bytes,
-            max_send_buffer_bytes=worker.max_send_buffer_bytes,
-            max_connections=worker.max_connections,
-            ssl_context=self.tls,
-            on_load=self.gauge.connected,
-        )
-
     def drain(self) -> int:
         """Accept no more, let running work end; returns 0, or 1 if it was cut off."""
         self.gauge.state(State.DRAINING)
         deadline = monotonic() + self.place.stop_timeout
-        if self.acceptor is None:
-            self.service.drain(0.0 if self.is_hurried else self.place.stop_timeout)
-            return 0
         self.acceptor.finish()
         if not self.is_hurried:
             self.service.drain()

@@ -8,32 +8,22 @@ on the hub like every other connection, so that an idle browser costs no greenle
 from __future__ import annotations
 
 import _socket
-import errno
 import io
 import logging
-import os
-import ssl
 from collections import deque
-from collections.abc import Callable
 from time import monotonic
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
-from gevent.event import Event
 from gevent.pool import Group
 from gevent.socket import socket as GeventSocket
 from geventwebsocket.handler import WebSocketHandler
 from geventwebsocket.server import WebSocketServer
 from geventwebsocket.websocket import WebSocket as BaseWebSocket
 
-from ..net.connection import (
-    CALLBACKS,
-    MAX_SEND_BUFFER_BYTES,
-    TcpConnection,
-    format_address,
-)
-from ..net.reactor import current_reactor
+from ..net.connection import format_address
+from ..net.reactor import Reactor
 from ..net.stream import READ_BYTES, State
 from ..protocols.tls import TlsFilter
 from ..protocols.websocket import (
@@ -41,7 +31,6 @@ from ..protocols.websocket import (
     CLOSE,
     GOING_AWAY,
     INTERNAL_ERROR,
-    MAX_MESSAGE_BYTES,
     NORMAL,
     PING,
     PONG,
@@ -51,15 +40,17 @@ from ..protocols.websocket import (
     encode_close,
     encode_frame,
 )
+from .callbacks import IDLE_SECONDS, CallbackService, WorkerConnection
+from .gauge import Gauge
+
+if TYPE_CHECKING:
+    from ..worker import Worker
 
 log = logging.getLogger(__name__)
 
 HTTP_SECONDS = 60.0  # a plain HTTP peer may stand still this long within a request or answer
-QUIET_SECONDS = 1.0  # a drained connection is closed when its peer was silent this long
-SWEEP_SECONDS = 0.05  # while draining
 FLUSH_SECONDS = 1.0  # for the last Close frames
-EXHAUSTED_SECONDS = 0.25
-EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+FLUSH_STEP_SECONDS = 0.01
 VERSION = "13"
 
 Headers = list[tuple[str, str]]
@@ -136,7 +127,7 @@ class WebSocket(BaseWebSocket):  # type: ignore[misc]
             self.raw_write(frame)
 
 
-class WebSocketConnection(TcpConnection):
+class WebSocketConnection(WorkerConnection):
     """One websocket, with the verbs and callbacks of a `TcpConnection`.
 
     `on_message` gets str for a text message and bytes for a binary one. `on_connect` comes after
@@ -146,16 +137,14 @@ class WebSocketConnection(TcpConnection):
         request: the handshake's WSGI environment: path, query, cookies, Origin.
         subprotocol: the one agreed on, or None.
         peer_close: code and reason of the peer's Close frame; None while it has sent none.
-        last_active: when the peer was last heard, `time.monotonic`.
     """
 
     __slots__ = (
+        "_heard",
         "_pinged",
         "_queued",
-        "_service",
         "_stuck_since",
         "_written",
-        "last_active",
         "peer_close",
         "request",
         "subprotocol",
@@ -163,22 +152,17 @@ class WebSocketConnection(TcpConnection):
     )
 
     def __init__(self, service: WebSocketService, request: dict[str, Any]) -> None:
-        super().__init__(
-            max_send_buffer_bytes=service.max_send_buffer_bytes, reactor=service.reactor
-        )
-        self._service = service
-        self.websocket = WebSocket(request, self, service.max_message_bytes)
+        super().__init__(service)
+        self.websocket = WebSocket(request, self, service.worker.max_frame_bytes)
         self._decoder: Any = self.websocket.decoder
         self.request = request
         self.subprotocol: str | None = None
         self.peer_close: tuple[int, str] | None = None
-        self.last_active = monotonic()
         self._queued = 0  # bytes read since the callbacks last were through
+        self._heard = self.last_active  # a Pong is a sign of life, but no activity
         self._pinged = 0.0  # when, if no sign of life came since
         self._written = -1  # bytes_written when last looked at ...
         self._stuck_since = 0.0  # ... and since when it is that
-        for name in CALLBACKS:
-            setattr(self, name, getattr(service.callbacks, name, None))
 
     # -- the user's verbs ---------------------------------------------------------------------
 
@@ -205,11 +189,6 @@ class WebSocketConnection(TcpConnection):
     # -- events -------------------------------------------------------------------------------
 
     @property
-    def is_busy(self) -> bool:
-        """A callback runs, or waits to."""
-        return self._busy or bool(self._events)
-
-    @property
     def is_full(self) -> bool:
         """`send` would refuse."""
         return self._buffered >= self.max_send_buffer_bytes
@@ -218,7 +197,7 @@ class WebSocketConnection(TcpConnection):
         self.websocket.send(data)
 
     def _received(self, data: bytes) -> None:
-        self.last_active = monotonic()
+        self._heard = monotonic()
         self._pinged = 0.0
         websocket, events = self.websocket, self._events
         websocket.feed(data)
@@ -229,6 +208,7 @@ class WebSocketConnection(TcpConnection):
             if self._decoder.error is not None:
                 events.append(("_broken", ()))
         if events:
+            self.last_active = self._heard
             self._wake()
             # Pings should be answered while a callback takes its time, so read on for a while.
             self._queued += len(data)
@@ -266,7 +246,6 @@ class WebSocketConnection(TcpConnection):
 
     def _closed(self, reason: str) -> None:
         log.debug("%r: %s", self, reason)
-        self._service.forget(self)
         super()._closed(reason)
 
     # -- looked after by the service, in the hub ----------------------------------------------
@@ -295,7 +274,7 @@ class WebSocketConnection(TcpConnection):
                 self._pinged = now  # our Ping may be still on its way
             elif now - self._pinged >= ping_interval:
                 self._abort(f"no answer to a ping in {ping_interval:g} s")
-        elif now - self.last_active >= ping_interval:
+        elif now - self._heard >= ping_interval:
             self._pinged = now
             self.websocket.send_frame(b"", PING)
 
@@ -313,7 +292,7 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
             return None  # do not wait for another one
         self._limit = gevent.Timeout(service.handshake_timeout)
         self._limit.start()
-        self._greenlet = gevent.getcurrent()
+        self._greenlet: Any = gevent.getcurrent()
         service.waiting[self] = monotonic()
         try:
             return super().handle_one_request()
@@ -377,7 +356,7 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
             )
         if accept_key(environ.get("HTTP_SEC_WEBSOCKET_KEY", "")) is None:
             return "400 Bad Request", "Sec-WebSocket-Key is not 16 bytes in base64", []
-        if not is_origin_allowed(environ, service.origins):
+        if not is_origin_allowed(environ, service.worker.origins):
             return "403 Forbidden", f"origin {environ['HTTP_ORIGIN']} may not connect", []
         if service.is_draining:
             return "503 Service Unavailable", "shutting down", []
@@ -434,52 +413,30 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
 
 
 class Server(WebSocketServer):  # type: ignore[misc]
-    """gevent-websocket's server on a duplicate of the master's listening socket."""
+    """gevent-websocket's server, given its connections by an `Acceptor` instead of listening."""
 
     handler_class = Handler
-    max_accept = 1  # siblings accept from the same socket
     logger = log
 
-    def __init__(self, service: WebSocketService, listener: Any, application: Any) -> None:
+    def __init__(self, service: WebSocketService, address: Any, is_tls: bool) -> None:
         self.service = service
-        address = listener.getsockname()
-        host, port = address[:2] if isinstance(address, tuple) else ("", "")
+        host, port = address[:2] if isinstance(address, tuple) else ("", 0)
         super().__init__(
-            GeventSocket(listener.family, listener.type, 0, os.dup(listener.fileno())),
-            application,
-            spawn=service.handlers.spawn,
+            ("", 0),
+            service.worker.application or websockets_only,
             log=None,
             error_log=log,
             environ={
                 "SERVER_NAME": host,  # pywsgi would ask the DNS
                 "SERVER_PORT": str(port),
                 "wsgi.multiprocess": True,
-                "wsgi.url_scheme": "http" if service.ssl_context is None else "https",
+                "wsgi.url_scheme": "https" if is_tls else "http",
             },
         )
         self.clients = service.connections  # by their ids: not all addresses are unique
 
-    def full(self) -> bool:
-        return self.service.is_full
-
-    def do_read(self) -> Any:
-        try:
-            return super().do_read()
-        except OSError as error:
-            if error.errno in EXHAUSTED:
-                log.error("cannot accept connections: %s", error.strerror)
-                self.stop_accepting()
-                self._timer = self.loop.timer(EXHAUSTED_SECONDS)
-                self._timer.start(self._start_accepting_if_started)
-            return None  # else the peer has gone again, accept(2)
-
     def handle(self, sock: Any, address: Any) -> None:
         """Serve one connection until it ends or becomes a websocket's."""
-        service = self.service
-        service.entered()
-        sock.settimeout(HTTP_SECONDS)
-        if service.ssl_context is not None:
-            sock = _TlsSocket(sock, TlsFilter(service.ssl_context, server_side=True))
         handler = self.handler_class(sock, address, self)
         try:
             handler.handle()
@@ -487,7 +444,7 @@ class Server(WebSocketServer):  # type: ignore[misc]
             log.debug("%s: %s", format_address(address), error)
         finally:
             if not handler.is_upgraded:
-                service.left()
+                self.service.gauge.closed(0, 0)
 
 
 class _TlsSocket(io.RawIOBase):
@@ -533,145 +490,59 @@ class _TlsSocket(io.RawIOBase):
         super().close()
 
 
-class WebSocketService:
-    """Websockets, and perhaps a WSGI application, on one listening socket.
+class WebSocketService(CallbackService):
+    """Gives the websockets of one worker process to its callbacks, plain HTTP to its application.
+
+    `worker.choose_subprotocol(offered, request)`, if the user has set that, picks one of the names
+    that a client offers, or None.
 
     Args:
-        listener: a listening socket; it stays the caller's.
-        callbacks: its `on_connect`, `on_message` … are what each connection starts with. A
-            `connections` dict in it is used; `choose_subprotocol(offered, request)`, if it has
-            that, picks one of the names the client offers, or None.
-        application: WSGI, for requests that ask for no websocket.
-        origins: the Origin headers to accept; "*" accepts all, none accepts the own host. Clients
-            that send no Origin are no browsers, and may connect.
-        max_message_bytes: longer messages end their connection with code 1009.
-        max_send_buffer_bytes: per connection, what may wait to be sent.
+        address: of the listening socket.
+        is_tls: connections come with a `TlsFilter`.
         ping_interval: seconds of silence before a Ping, and then before the end; 0: never.
         handshake_timeout: seconds for a request's head to arrive; also between two requests.
         send_timeout: seconds a peer may take nothing of what waits for it.
-        max_connections: beyond these nothing is accepted; HTTP connections count, too.
-        ssl_context: speak TLS.
-        on_load: called with the number of open connections when it changes.
 
     Attributes:
-        connections: the open websockets, by id.
-        load: the number of open connections of both kinds.
+        waiting: the handlers without a request, and since when.
     """
+
+    connections: dict[int, WebSocketConnection]  # type: ignore[assignment]
 
     def __init__(
         self,
-        listener: Any,
-        callbacks: Any,
+        worker: Worker,
+        reactor: Reactor,
+        gauge: Gauge,
         *,
-        application: Any = None,
-        origins: tuple[str, ...] = (),
-        max_message_bytes: int = MAX_MESSAGE_BYTES,
-        max_send_buffer_bytes: int = MAX_SEND_BUFFER_BYTES,
+        address: Any,
+        is_tls: bool = False,
         ping_interval: float = 20.0,
         handshake_timeout: float = 10.0,
         send_timeout: float = 30.0,
-        max_connections: int = 10000,
-        ssl_context: ssl.SSLContext | None = None,
-        on_load: Callable[[int], None] | None = None,
     ) -> None:
-        self.callbacks = callbacks
-        self.origins = tuple(origins)
-        self.max_message_bytes = max_message_bytes
-        self.max_send_buffer_bytes = max_send_buffer_bytes
+        super().__init__(worker, reactor, gauge)
         self.ping_interval = ping_interval
         self.handshake_timeout = handshake_timeout
         self.send_timeout = send_timeout
-        self.max_connections = max_connections
-        self.ssl_context = ssl_context
-        self.reactor = current_reactor()
-        self.connections: dict[int, WebSocketConnection] = getattr(callbacks, "connections", {})
-        self.handlers = Group()  # greenlets that speak HTTP
-        self.waiting: dict[Handler, float] = {}  # those without a request, and since when
-        self.is_draining = False
-        self.load = 0
-        self._on_load = on_load
-        self._emptied = Event()
-        self._server = Server(self, listener, application or websockets_only)
-        self._sweeper: Any = None
+        self.waiting: dict[Handler, float] = {}
+        self._handlers = Group()
+        self._server = Server(self, address, is_tls)
+        period = min(ping_interval or send_timeout, send_timeout) / 4
+        self._checker = reactor.loop.timer(period, period)
+        self._checker.start(self._check, update=True)
 
-    def start(self) -> None:
-        """Begin to accept."""
-        self._server.start()
-        period = min(self.ping_interval or self.send_timeout, self.send_timeout) / 4
-        self._sweeper = self.reactor.loop.timer(period, period)
-        self._sweeper.start(self._sweep, update=True)
-
-    def stop_accepting(self) -> None:
-        """Accept no more; what is open goes on."""
-        if not self._server.closed:
-            self._server.close()
-
-    def drain(self, timeout: float) -> None:
-        """Accept no more, let callbacks end, close everything; waits up to `timeout` seconds.
-
-        A connection is closed (1001) when no callback of it runs and its peer was silent for a
-        second; at the end of the time limit in any case.
-        """
-        self.stop_accepting()
-        self.is_draining = True
-        deadline = monotonic() + timeout
-        while self.load and monotonic() < deadline:
-            quiet_since = monotonic() - QUIET_SECONDS
-            for connection in list(self.connections.values()):
-                if not connection.is_busy and connection.last_active <= quiet_since:
-                    connection.close_code(GOING_AWAY, "shutting down")
-            for handler, since in list(self.waiting.items()):
-                if since <= quiet_since:
-                    handler.end()
-            self._emptied.wait(min(SWEEP_SECONDS, max(0.0, deadline - monotonic())))
-        self.close()
-
-    def close(self) -> None:
-        """Close everything now: websockets with 1001, HTTP connections just so."""
-        self.stop_accepting()
-        self.is_draining = True
-        for connection in list(self.connections.values()):
-            connection.close_code(GOING_AWAY, "shutting down")
-        self.handlers.kill(timeout=FLUSH_SECONDS)
-        if self.connections:
-            self._emptied.clear()
-            self._emptied.wait(FLUSH_SECONDS)
-        for connection in list(self.connections.values()):
-            connection.destroy()
-        if self._sweeper is not None:
-            self._sweeper.stop()
-            self._sweeper.close()
-            self._sweeper = None
-
-    def report(self) -> list[dict[str, Any]]:
-        """Each websocket, for the operator."""
-        now = monotonic()
-        return [
-            {
-                "peer": connection.remote_address,
-                "protocol": "websocket",
-                "outstanding": int(connection.is_busy),
-                "bytes_read": connection.bytes_read,
-                "bytes_written": connection.bytes_written,
-                "send_buffer": connection._buffered,
-                "idle_seconds": round(now - connection.last_active, 3),
-            }
-            for connection in self.connections.values()
-        ]
-
-    def oldest(self) -> tuple[int, float]:
-        """Callbacks are not watched one by one."""
-        return 0, 0.0
-
-    # -- for the server and its connections ---------------------------------------------------
-
-    @property
-    def is_full(self) -> bool:
-        return self.load >= self.max_connections
+    def accept(self, socket: Any, address: Any, tls: TlsFilter | None = None) -> None:
+        """Serve the peer on `socket`."""
+        sock = GeventSocket(socket.family, socket.type, 0, socket.detach())
+        sock.settimeout(HTTP_SECONDS)
+        self._handlers.spawn(
+            self._server.handle, _TlsSocket(sock, tls) if tls is not None else sock, address
+        )
 
     def choose(self, request: dict[str, Any]) -> str | None:
         """The subprotocol for a handshake, as the user chooses."""
-        chooser = getattr(self.callbacks, "choose_subprotocol", None)
+        chooser = getattr(self.worker, "choose_subprotocol", None)
         header = request.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "")
         offered = [name for part in header.split(",") if (name := part.strip())]
         if chooser is None or not offered:
@@ -681,30 +552,43 @@ class WebSocketService:
             raise ValueError(f"choose_subprotocol: {chosen!r} was not offered by the client")
         return chosen
 
-    def entered(self) -> None:
-        """A connection has been accepted."""
-        self._change(1)
+    def sweep(self, idle_seconds: float = IDLE_SECONDS) -> None:
+        """As for text; when draining, also end handlers that wait for a request."""
+        since = monotonic() - idle_seconds
+        for connection in list(self.connections.values()):
+            if connection.last_active < since and not connection.is_busy:
+                connection.close_code(GOING_AWAY, self._why)
+        if self.is_draining:
+            for handler, waiting_since in list(self.waiting.items()):
+                if waiting_since < since:
+                    handler.end()
 
-    def left(self) -> None:
-        """It has been closed without becoming a websocket."""
-        self._change(-1)
+    def abort(self) -> None:
+        """Close everything now: websockets with 1001, HTTP connections just so."""
+        self.is_draining = True
+        for connection in list(self.connections.values()):
+            connection.close_code(GOING_AWAY, self._why)
+        self._handlers.kill(timeout=FLUSH_SECONDS)
+        deadline = monotonic() + FLUSH_SECONDS
+        while self.connections and monotonic() < deadline:
+            gevent.sleep(FLUSH_STEP_SECONDS)
+        super().abort()
+        self._checker.stop()
+        self._checker.close()
 
-    def forget(self, connection: WebSocketConnection) -> None:
-        """A websocket has been closed."""
-        if self.connections.pop(connection.id, None) is not None:
-            self._change(-1)
+    def report(self) -> list[dict[str, Any]]:
+        """Each websocket, for the operator."""
+        return [{**line, "protocol": "websocket"} for line in super().report()]
 
-    def _change(self, by: int) -> None:
-        was_full = self.is_full
-        self.load += by
-        if self._on_load is not None:
-            self._on_load(self.load)
-        if was_full and self._server.started:
-            self._server.start_accepting()
-        if not self.load:
-            self._emptied.set()
+    @property
+    def is_idle(self) -> bool:
+        return super().is_idle and not self._handlers
 
-    def _sweep(self) -> None:
+    @property
+    def _why(self) -> str:
+        return "shutting down" if self.is_draining else "idle"
+
+    def _check(self) -> None:
         now = monotonic()
         for connection in list(self.connections.values()):
             connection.check(now, self.ping_interval, self.send_timeout)

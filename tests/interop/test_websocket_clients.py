@@ -68,7 +68,7 @@ def node(**steps: Any) -> Any:
 
 @pytest.fixture
 def service() -> Iterator[ServiceThread]:
-    with ServiceThread(max_message_bytes=1 << 20) as running:
+    with ServiceThread(worker={"max_frame_bytes": 1 << 20}) as running:
         yield running
 
 
@@ -103,7 +103,7 @@ def test_websockets_closes(service, url, code, reason):
 
 
 def test_websockets_is_closed(service, url):
-    service.callbacks.on_message = lambda connection, data: connection.close_code(4001, "bye é")
+    service.worker.on_message = lambda connection, data: connection.close_code(4001, "bye é")
     with connect(url) as client:
         client.send("go")
         with pytest.raises(websockets.ConnectionClosedError) as closed:
@@ -126,14 +126,14 @@ def test_websockets_sends_too_much(service, url, message):
 def test_websockets_is_told_of_the_shutdown(service, url):
     with connect(url) as client:
         assert service.connection
-        service.call(service.service.close)
+        service.call(service.stop)
         with pytest.raises(websockets.ConnectionClosedOK) as closed:
             client.recv(10)
         assert closed.value.rcvd.code == 1001
 
 
 def test_websockets_chooses_a_subprotocol(service, url):
-    service.callbacks.choose_subprotocol = lambda offered, request: offered[-1]
+    service.worker.choose_subprotocol = lambda offered, request: offered[-1]
     with connect(url, subprotocols=["chat.v1", "chat.v2"]) as client:
         assert client.subprotocol == "chat.v2"
 
@@ -159,7 +159,7 @@ def test_a_hundred_asyncio_clients_at_once(service, url):
 
     asyncio.run(asyncio.wait_for(all_of_them(), 60 * SLOWNESS))
     service.wait_for("on_close", 100)
-    wait_until(lambda: service.service.load == 0)
+    wait_until(lambda: service.gauge.connections == 0)
 
 
 # -- ws -------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_ws_closes(service, url, close):
 
 
 def test_ws_is_closed(service, url):
-    service.callbacks.on_connect = lambda connection: connection.close_code(4001, "bye é")
+    service.worker.on_connect = lambda connection: connection.close_code(4001, "bye é")
     seen = node(url=url)
     assert (seen["code"], seen["reason"]) == (4001, "bye é")
     assert "error" not in seen
@@ -199,13 +199,13 @@ def test_ws_sees_a_broken_callback_as_1011(service, url, caplog):
     def fail(connection, data):
         raise RuntimeError("broken callback")
 
-    service.callbacks.on_message = fail
+    service.worker.on_message = fail
     seen = node(url=url, send=["go"])
     assert (seen["code"], seen["reason"]) == (1011, "internal error")
 
 
 def test_ws_chooses_a_subprotocol(service, url):
-    service.callbacks.choose_subprotocol = lambda offered, request: offered[0]
+    service.worker.choose_subprotocol = lambda offered, request: offered[0]
     seen = node(url=url, protocols=["chat.v1", "chat.v2"], close=[1000])
     assert seen["protocol"] == "chat.v1"
 

@@ -6,15 +6,22 @@ import base64
 import os
 import queue
 import socket
+import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from types import SimpleNamespace
 from typing import Any
 
 import gevent
 
+from gtask import Worker
+from gtask.master.scoreboard import Scoreboard, State
+from gtask.net.reactor import current_reactor
+from gtask.protocols.tls import TlsFilter
+from gtask.server.acceptor import Acceptor
+from gtask.server.gauge import Gauge
 from gtask.server.websocket import WebSocketService
 
 from .wait import SLOWNESS, wait_until
@@ -33,22 +40,37 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 class ServiceThread:
     """Runs a `WebSocketService` that records its events; echoes unless told otherwise.
 
+    Args:
+        path: of a unix socket, instead of a TCP port.
+        tls: speak TLS with this context.
+        worker: what the `Worker` has set, by name.
+        options: for `WebSocketService`.
+
     Attributes:
         events: (name, connection, further arguments) of each callback, in order.
-        callbacks: the object with the callbacks; set them before a client connects.
+        worker: set its callbacks before a client connects.
     """
 
-    def __init__(self, *, path: str = "", **options: Any) -> None:
-        family = socket.AF_UNIX if path else socket.AF_INET
-        self._listener = socket.socket(family)
+    def __init__(
+        self,
+        *,
+        path: str = "",
+        tls: ssl.SSLContext | None = None,
+        worker: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        self._listener = socket.socket(socket.AF_UNIX if path else socket.AF_INET)
         self._listener.bind(path or ("127.0.0.1", 0))
         self._listener.listen(128)
+        self._listener.setblocking(False)
         self.address = self._listener.getsockname()
         self.events: list[tuple[Any, ...]] = []
-        self.loads: list[int] = []
-        self.callbacks = SimpleNamespace(connections={})
+        self.worker = Worker("websocket://127.0.0.1:0")
         for name in CALLBACKS:
-            setattr(self.callbacks, name, self._recorder(name))
+            setattr(self.worker, name, self._recorder(name))
+        for name, value in (worker or {}).items():
+            setattr(self.worker, name, value)
+        self._tls = tls
         self._calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
         started: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(options, started), daemon=True)
@@ -59,7 +81,7 @@ class ServiceThread:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.call(self.service.close)
+        self.call(self.stop)
         self._calls.put(None)
         self._wake.send()
         self._thread.join(10)
@@ -71,10 +93,11 @@ class ServiceThread:
         self._wake = hub.loop.async_()
         woken = gevent.event.Event()
         self._wake.start(woken.set)
-        options.setdefault("on_load", self.loads.append)
-        self.service = WebSocketService(self._listener, self.callbacks, **options)
-        self.service.start()
-        started.set_result(None)
+        try:
+            self._serve(options)
+            started.set_result(None)
+        except BaseException as error:
+            started.set_exception(error)
         while True:
             woken.wait()
             woken.clear()
@@ -85,6 +108,46 @@ class ServiceThread:
                     hub.destroy()
                     return
                 gevent.spawn(self._answer, *call)
+
+    # What a worker process does with a service.
+
+    def _serve(self, options: dict[str, Any]) -> None:
+        self.gauge = Gauge(Scoreboard(1), 0)
+        self.service = WebSocketService(
+            self.worker,
+            current_reactor(),
+            self.gauge,
+            address=self.address,
+            is_tls=self._tls is not None,
+            **options,
+        )
+        self.acceptor = Acceptor(self._listener, self._accept, self.gauge, self._is_full)
+        self.acceptor.start()
+        self.gauge.state(State.READY)
+
+    def _is_full(self) -> bool:
+        return self.gauge.connections >= self.worker.max_connections
+
+    def _accept(self, client: Any, address: Any) -> None:
+        self.gauge.accepted()
+        tls = TlsFilter(self._tls, server_side=True) if self._tls is not None else None
+        self.service.accept(client, address, tls)
+
+    def drain(self, seconds: float) -> None:
+        """Let what runs end, for so many seconds; then close everything."""
+        self.acceptor.finish()
+        self.service.drain()
+        deadline = time.monotonic() + seconds
+        while not self.service.is_idle and time.monotonic() < deadline:
+            gevent.sleep(0.02)
+            self.service.sweep()
+        self.stop()
+
+    def stop(self) -> None:
+        """Close everything."""
+        self.acceptor.finish()
+        self.service.stop()
+        self.service.abort()
 
     @staticmethod
     def _answer(future: Future[Any], function: Callable[..., Any], args: tuple[Any, ...]) -> None:

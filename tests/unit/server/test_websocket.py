@@ -82,7 +82,7 @@ def test_a_ping_between_fragments_is_answered_at_once(client):
 
 def test_pings_are_answered_while_a_callback_blocks(service):
     gate = gevent.event.Event()
-    service.callbacks.on_message = lambda connection, data: gate.wait()
+    service.worker.on_message = lambda connection, data: gate.wait()
     with RawClient(service.address) as raw:
         raw.upgrade()
         raw.send(frame(TEXT, b"1") + frame(TEXT, b"2"))
@@ -181,7 +181,10 @@ def test_the_last_words_reach_a_peer_that_still_sends(service, client):
 
 
 def test_the_message_limit():
-    with ServiceThread(max_message_bytes=1000) as service, RawClient(service.address) as raw:
+    with (
+        ServiceThread(worker={"max_frame_bytes": 1000}) as service,
+        RawClient(service.address) as raw,
+    ):
         raw.upgrade()
         assert raw.echo("x" * 1000)
         raw.send(frame(TEXT, b"x" * 600, fin=False) + frame(CONTINUATION, b"x" * 401))
@@ -198,7 +201,7 @@ def test_a_peer_that_vanishes(service, client, begun, end):
     wait_until(lambda: service.named("on_connect"))
     end(client)
     service.wait_for("on_close")
-    wait_until(lambda: service.service.load == 0)
+    wait_until(lambda: service.gauge.connections == 0)
     assert service.service.connections == {}
     assert [event[0] for event in service.events] == ["on_connect", "on_close"]
 
@@ -261,7 +264,7 @@ def test_a_connection_that_does_not_listen_is_not_taken_for_dead():
 
 def test_several_greenlets_send_to_a_slow_reader():
     with (
-        ServiceThread(max_send_buffer_bytes=64 * MIB) as service,
+        ServiceThread(worker={"max_send_buffer_bytes": 64 * MIB}) as service,
         RawClient(service.address, rcvbuf=4096) as raw,
     ):
         raw.upgrade()
@@ -283,7 +286,7 @@ def test_several_greenlets_send_to_a_slow_reader():
 
 def test_a_full_buffer_refuses_and_tells():
     with (
-        ServiceThread(max_send_buffer_bytes=MIB) as service,
+        ServiceThread(worker={"max_send_buffer_bytes": MIB}) as service,
         RawClient(service.address, rcvbuf=4096) as slow,
         RawClient(service.address) as other,
     ):
@@ -325,7 +328,7 @@ def test_a_peer_that_takes_nothing_is_dropped():
 
 def test_pongs_are_not_collected_for_a_peer_that_does_not_read():
     with (
-        ServiceThread(max_send_buffer_bytes=10_000, send_timeout=5) as service,
+        ServiceThread(worker={"max_send_buffer_bytes": 10_000}, send_timeout=5) as service,
         RawClient(service.address, rcvbuf=4096) as raw,
     ):
         raw.upgrade()
@@ -355,7 +358,7 @@ def test_an_exception_ends_its_connection_with_1011_and_no_other(service, caplog
     with RawClient(service.address) as other, RawClient(service.address) as raw:
         other.upgrade()
         wait_until(lambda: service.service.connections)
-        service.callbacks.on_message = fail
+        service.worker.on_message = fail
         raw.upgrade()
         with caplog.at_level(logging.ERROR):
             raw.send(frame(TEXT, b"1") + frame(TEXT, b"2"))
@@ -378,7 +381,7 @@ def test_callbacks_of_one_connection_in_order_and_never_two_at_once(service):
         log.append(data)
         running.pop()
 
-    service.callbacks.on_message = slow
+    service.worker.on_message = slow
     with RawClient(service.address) as raw:
         raw.upgrade()
         for number in range(50):
@@ -394,7 +397,7 @@ def test_a_blocking_callback_holds_up_no_other_connection(service):
     with RawClient(service.address) as other, RawClient(service.address) as raw:
         other.upgrade()
         wait_until(lambda: service.service.connections)
-        service.callbacks.on_message = lambda connection, data: gate.wait()
+        service.worker.on_message = lambda connection, data: gate.wait()
         raw.upgrade()
         raw.send(frame(TEXT, b"block"))
         assert other.echo("not blocked")
@@ -403,7 +406,7 @@ def test_a_blocking_callback_holds_up_no_other_connection(service):
 
 def test_a_fast_peer_is_held_back_while_a_callback_blocks(service):
     gate = gevent.event.Event()
-    service.callbacks.on_message = lambda connection, data: gate.wait()
+    service.worker.on_message = lambda connection, data: gate.wait()
     with RawClient(service.address) as raw:
         raw.upgrade()
         connection = service.connection
@@ -419,7 +422,7 @@ def test_a_connection_may_replace_its_callbacks(service):
             f"{connection.context.user}: {data}"
         )
 
-    service.callbacks.on_message = log_in
+    service.worker.on_message = log_in
     with RawClient(service.address) as raw:
         raw.upgrade()
         raw.send(frame(TEXT, b"me") + frame(TEXT, b"hello"))
@@ -522,7 +525,7 @@ def test_what_is_no_http_ends_quietly(service, caplog, capfd, garbage):
         except OSError:  # reset, as it was closed before the end of that
             answer = b""
         assert answer[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.1 414", b"HTTP/1.1 426")
-    wait_until(lambda: service.service.load == 0)
+    wait_until(lambda: service.gauge.connections == 0)
     assert "Traceback" not in caplog.text + capfd.readouterr().err
     with RawClient(service.address) as raw:
         raw.upgrade()
@@ -538,7 +541,7 @@ def test_origins_of_the_own_host_and_clients_without_one(service, origin):
 
 def test_origins_that_are_listed():
     origins = ("https://a.test", "http://b.test:8080")
-    with ServiceThread(origins=origins) as service:
+    with ServiceThread(worker={"origins": origins}) as service:
         for origin, status in [
             ("https://a.test", 101),
             ("http://B.test:8080", 101),
@@ -552,7 +555,7 @@ def test_origins_that_are_listed():
 
 
 def test_any_origin():
-    with ServiceThread(origins=("*",)) as service, RawClient(service.address) as raw:
+    with ServiceThread(worker={"origins": ("*",)}) as service, RawClient(service.address) as raw:
         raw.upgrade(origin="null")
 
 
@@ -569,7 +572,7 @@ def test_the_subprotocol_is_the_users_choice(service):
         offers.append((offered, request["PATH_INFO"]))
         return "chat.v2" if "chat.v2" in offered else None
 
-    service.callbacks.choose_subprotocol = choose
+    service.worker.choose_subprotocol = choose
     with RawClient(service.address) as raw:
         answer = raw.upgrade(sec_websocket_protocol="chat, chat.v2")
         assert answer["sec-websocket-protocol"] == "chat.v2"
@@ -580,7 +583,7 @@ def test_the_subprotocol_is_the_users_choice(service):
 
 
 def test_a_chooser_that_fails_is_the_servers_error(service, caplog):
-    service.callbacks.choose_subprotocol = lambda offered, request: "other"
+    service.worker.choose_subprotocol = lambda offered, request: "other"
     with RawClient(service.address) as raw:
         raw.send(request(sec_websocket_protocol="chat"))
         assert raw.read_head()[0] == 500
@@ -599,7 +602,7 @@ def test_a_request_that_does_not_come_is_not_waited_for(begun):
     with ServiceThread(handshake_timeout=0.2) as service, RawClient(service.address) as raw:
         raw.send(begun)
         assert raw.rest() == b""
-        wait_until(lambda: service.service.load == 0)
+        wait_until(lambda: service.gauge.connections == 0)
 
 
 def test_a_request_that_drips_is_not_waited_for():
@@ -635,7 +638,10 @@ def application(environ, start_response):
 
 
 def test_the_application_gets_what_asks_for_no_websocket():
-    with ServiceThread(application=application) as service, RawClient(service.address) as raw:
+    with (
+        ServiceThread(worker={"application": application}) as service,
+        RawClient(service.address) as raw,
+    ):
         raw.send(b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n")
         assert raw.read_answer()[::2] == (200, b"/page")
         raw.send(b"POST /form HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc")
@@ -645,7 +651,7 @@ def test_the_application_gets_what_asks_for_no_websocket():
 
 
 def test_an_application_that_fails(caplog):
-    with ServiceThread(application=application) as service:
+    with ServiceThread(worker={"application": application}) as service:
         with RawClient(service.address) as raw:
             raw.send(b"GET /fail HTTP/1.1\r\nHost: h\r\n\r\n")
             assert raw.read_answer()[0] == 500
@@ -658,17 +664,24 @@ def test_an_application_that_fails(caplog):
 # -- the service ----------------------------------------------------------------------------------
 
 
-def test_the_load_is_told(service):
+def test_what_the_scoreboard_is_told(service):
     with RawClient(service.address) as raw:
         raw.upgrade()
         connection = service.connection
-        assert service.callbacks.connections == {connection.id: connection}
-        assert service.loads == [1]
-    wait_until(lambda: service.loads == [1, 0])
+        assert service.worker.connections == {connection.id: connection}
+        assert service.gauge.connections == 1
+        assert raw.echo("hi")
+        wait_until(lambda: service.service.running == 0)
+        assert service.gauge.done > 0
+    with RawClient(service.address) as raw:
+        raw.send(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+        assert raw.rest().startswith(b"HTTP/1.1 426")
+    wait_until(lambda: service.gauge.connections == 0)
+    assert service.worker.connections == {}
 
 
 def test_connections_beyond_the_limit_wait():
-    with ServiceThread(max_connections=2) as service:
+    with ServiceThread(worker={"max_connections": 2}) as service:
         clients = [RawClient(service.address) for _ in range(3)]
         for raw in clients[:2]:
             raw.upgrade()
@@ -689,12 +702,12 @@ def test_a_drain_lets_callbacks_end_and_says_1001(service):
         gevent.sleep(0.5)
         connection.send("done")
 
-    service.callbacks.on_message = work
+    service.worker.on_message = work
     with RawClient(service.address) as busy, RawClient(service.address) as idle:
         idle.upgrade()
         busy.upgrade()
         busy.send(frame(TEXT, b"work"))
-        service.call(service.service.drain, 10)
+        service.call(service.drain, 10)
         assert idle.close_code() == 1001
         assert busy.frame() == (TEXT, b"done")
         assert busy.close_code() == 1001
@@ -706,26 +719,26 @@ def test_a_drain_lets_callbacks_end_and_says_1001(service):
 
 def test_a_drain_does_not_wait_for_requests_that_nobody_sends():
     with (
-        ServiceThread(application=application) as service,
+        ServiceThread(worker={"application": application}) as service,
         RawClient(service.address) as kept,
         RawClient(service.address),
     ):
         kept.send(b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n")
         assert kept.read_answer()[0] == 200
-        wait_until(lambda: service.service.load == 2)
+        wait_until(lambda: service.gauge.connections == 2)
         begin = time.monotonic()
-        service.call(service.service.drain, 10)
+        service.call(service.drain, 10)
         assert time.monotonic() - begin < 5
-        assert service.service.load == 0
+        assert service.gauge.connections == 0
 
 
 def test_a_drain_ends_at_its_time_limit(service):
-    service.callbacks.on_message = lambda connection, data: gevent.sleep(60)
+    service.worker.on_message = lambda connection, data: gevent.sleep(60)
     with RawClient(service.address) as raw:
         raw.upgrade()
         raw.send(frame(TEXT, b"work"))
         begin = time.monotonic()
-        service.call(service.service.drain, 0.2)
+        service.call(service.drain, 0.2)
         assert time.monotonic() - begin < 5
         assert raw.close_code() == 1001
 
@@ -758,7 +771,7 @@ def test_tls(certificate):
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     server.load_cert_chain(certificate)
     trust = ssl.create_default_context(cafile=str(certificate))
-    with ServiceThread(ssl_context=server, application=application) as service:
+    with ServiceThread(tls=server, worker={"application": application}) as service:
         with RawClient(service.address) as raw:
             raw.socket = trust.wrap_socket(raw.socket, server_hostname="localhost")
             raw.send(b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -772,4 +785,4 @@ def test_tls(certificate):
         with RawClient(service.address) as plain:
             plain.send(request())
             assert b"101" not in plain.rest()
-        wait_until(lambda: service.service.load == 0)
+        wait_until(lambda: service.gauge.connections == 0)
