@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 PROTOCOLS = ("text", "websocket")
@@ -62,6 +63,11 @@ def parse_address(url: str) -> Address:
         host = host[1:-1]
     elif ":" in host:
         raise ValueError(f"{url!r}: an IPv6 address is written in brackets, text://[::1]:12345")
-    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+    if (
+        not colon
+        or not re.fullmatch(r"[^\s/@\[\]]+", host)
+        or not (port.isascii() and port.isdigit())
+        or int(port) > 65535
+    ):
         raise ValueError(f"{url!r}: expected {protocol}://HOST:PORT with a port of 0 to 65535")
     return Address(protocol, host, int(port))

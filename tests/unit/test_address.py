@@ -16,6 +16,8 @@ from gtask.address import Address, parse_address
         ("text://[::1]:5", Address("text", "::1", 5)),
         ("text+unix:///run/a.sock", Address("text", path="/run/a.sock")),
         ("websocket://127.0.0.1:80", Address("websocket", "127.0.0.1", 80)),
+        ("websocket+unix:///run/w", Address("websocket", path="/run/w")),
+        (" text://[fe80::1%eth0]:1 ", Address("text", "fe80::1%eth0", 1)),
     ],
 )
 def test_what_is_read(url, address):
@@ -28,7 +30,7 @@ def test_what_is_read(url, address):
     [
         "", "127.0.0.1:1", "http://h:1", "text://", "text://h", "text://h:", "text://:1", "text://h:x",
         "text://h:65536", "text://h:-1", "text://::1:5", "text+unix://x", "text+unix:///", "text+tls://h:1",
-        "text://h:１",
+        "text://h:１", "text://a b:1", "text://h/path:1", "text://user@h:1", "text://[::1:1", "text://h]:1", "text://[]:1",
     ],
 )  # fmt: skip
 def test_what_is_refused(url):
