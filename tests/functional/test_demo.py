@@ -129,6 +129,30 @@ def test_leaves_nothing_behind_when_it_is_killed(demo: Demo) -> None:
     wait_gone(pids)
 
 
+def test_ends_when_its_terminal_is_closed(clone: Path) -> None:
+    terminal, inside = os.openpty()
+    process = subprocess.Popen(
+        [str(clone / "bin/demo"), "--port", "0", "--task-port", "0"],
+        env={**os.environ, "SMTP_HOST": ""},
+        stdin=inside,
+        stdout=inside,
+        stderr=inside,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(inside)
+    text = b""
+    while b"Ctrl-C ends" not in text:
+        text += os.read(terminal, 4096)
+    url = re.search(r"http://127.0.0.1:\d+/", text.decode())
+    assert url
+    assert b"<title>" in get(url[0])
+    pids = descendants(process.pid)
+    os.close(terminal)
+    assert process.wait(15) == 0
+    wait_gone(pids)
+
+
 def test_says_so_when_a_part_ends(demo: Demo) -> None:
     demo.wait_ready(30)
     sink = next(
@@ -154,6 +178,7 @@ def test_a_port_in_use_is_one_clear_message(clone: Path, tmp_path: Path) -> None
     assert done.returncode == 69
     assert done.stdout == ""
     assert done.stderr.startswith(f"bin/demo: port {port} is in use.")
+    assert f"bin/demo --port {port + 1}" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
