@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from os import waitpid as waitpid
     from select import poll as poll
     from signal import signal as signal
+    from socket import getaddrinfo as getaddrinfo
     from socket import socket as socket
 else:
     import socket as _socket_module
@@ -33,6 +34,7 @@ else:
     poll = _original(select, "poll")
     signal = _original(_signal, "signal")
     socket = _original(_socket_module, "socket")
+    getaddrinfo = _original(_socket_module, "getaddrinfo")
 
 
 def accept(listener: socket) -> socket:

@@ -103,7 +103,7 @@ class Control:
         self._listener = bind_unix(path, 0o600)  # as given: a relative path may be short enough
         self.path = os.path.abspath(path)
         self._listener.setblocking(False)
-        self._listener.listen(MAX_CLIENTS)
+        self._listener.listen(2 * MAX_CLIENTS)
         self._watch = watch
         self._clients: dict[int, Client] = {}
         watch(self._listener.fileno(), select.POLLIN)
@@ -124,14 +124,17 @@ class Control:
         return fd == self._listener.fileno() or fd in self._clients
 
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            connection = accept(self._listener)
-            for fd in [fd for fd, client in self._clients.items() if client.is_closed]:
-                del self._clients[fd]
-            if len(self._clients) >= MAX_CLIENTS:
-                connection.close()
-            else:
-                self._clients[connection.fileno()] = Client(connection, self._watch)
+        with contextlib.suppress(OSError):  # until there is no more
+            while True:
+                self._take(accept(self._listener))
+
+    def _take(self, connection: socket) -> None:
+        for fd in [fd for fd, client in self._clients.items() if client.is_closed]:
+            del self._clients[fd]
+        if len(self._clients) >= MAX_CLIENTS:
+            connection.close()
+        else:
+            self._clients[connection.fileno()] = Client(connection, self._watch)
 
     def close(self) -> None:
         for client in self._clients.values():

@@ -11,6 +11,9 @@ from .. import native
 from ..logs import log_stream
 
 
+BAD_CONFIGURATION = 78
+
+
 class Reporter:
     """Tells how the start went: the terminal, or the process that waits at it for the daemon.
 
@@ -28,7 +31,7 @@ class Reporter:
             return
         self.is_told = True
         if self._pipe < 0:
-            _print(text)
+            _print(code, text)
             return
         with contextlib.suppress(OSError):  # nobody waits any more
             os.write(self._pipe, json.dumps([code, text]).encode() + b"\n")
@@ -59,13 +62,14 @@ def _await(outcome: int) -> None:
     while not said.endswith(b"\n") and (part := os.read(outcome, 65536)):
         said += part
     code, text = json.loads(said) if said else (1, "the daemon died while starting")
-    _print(text)
+    _print(code, text)
     os._exit(code)
 
 
-def _print(text: str) -> None:
-    if text:
-        print(f"gtask-worker: {text}", file=sys.stderr, flush=True)
+def _print(code: int, text: str) -> None:
+    if text:  # problems of the configuration begin with the file's name
+        prefix = "" if code == BAD_CONFIGURATION else "gtask-worker: "
+        print(prefix + text, file=sys.stderr, flush=True)
 
 
 def redirect_output() -> None:

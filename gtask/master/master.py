@@ -26,7 +26,7 @@ from ..logs import setup_logging
 from ..process import adopt_orphans, set_title
 from . import scoreboard as board
 from .control import Client, Control
-from .daemon import Reporter, redirect_output
+from .daemon import BAD_CONFIGURATION, Reporter, redirect_output
 from .exits import describe_exit
 from .molds import Mold, StartMold
 from .pidfile import AlreadyRunning, PidFile
@@ -41,7 +41,6 @@ log = logging.getLogger("gtask.master")
 
 FAILED = 1
 CANNOT_SERVE = 69
-BAD_CONFIGURATION = 78
 
 CHORES_SECONDS = 0.25
 SAMPLE_SECONDS = 1.0
@@ -150,9 +149,8 @@ class Master:
         try:
             setup_logging(self.settings)
         except OSError as error:
-            raise CannotStart(
-                BAD_CONFIGURATION, f"cannot open log file {error.filename}: {error.strerror}"
-            ) from error
+            problem = f"{self.settings.file} [gtask] log_file: {error.filename}: {error.strerror}"
+            raise CannotStart(BAD_CONFIGURATION, problem) from error
         self._take_signals()
         self._has_terminal = _has_terminal()
         adopt_orphans()
@@ -277,7 +275,10 @@ class Master:
             case Spawn(generation, service, worker_id, row):
                 self._molds[generation].spawn(service, worker_id, row)
             case Signal(pid, number):
-                os.kill(pid, number)  # cannot fail: it is our child, not reaped yet
+                try:
+                    os.kill(pid, number)
+                except ProcessLookupError:  # a script's own waitpid has reaped our child
+                    self._bury(pid, 0, now)
             case Say(text, is_trouble):
                 log.log(logging.WARNING if is_trouble else logging.INFO, "%s", text)
             case Retire(generation):
@@ -598,9 +599,10 @@ class Master:
         if self._roster.was_cut_off:
             log.warning("tasks were cut off: they did not finish within stop_timeout")
             self._exit_code = self._exit_code or FAILED
-        log.info("stopped")
+        if not self._exit_code:
+            log.info("stopped")
         for client in self._stop_clients:
-            client.reply(ok=not self._roster.was_cut_off, message="stopped")
+            client.reply(ok=not self._roster.was_cut_off, pid=os.getpid())
         self._is_over = True
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ..address import Address
 from ..config import ServiceSettings
-from ..native import socket
+from ..native import getaddrinfo, socket
 
 FIRST_PASSED_FD = 3  # sd_listen_fds(3)
 
@@ -44,6 +44,11 @@ class Listener:
         if self.address.is_unix or not isinstance(name, tuple):
             return self.address
         return Address(self.address.protocol, self.address.host, name[1])
+
+    def serves(self, service: ServiceSettings, present: Listener | None) -> bool:
+        """It is what the service wants: its own, or another's at the same fixed address."""
+        is_fixed = service.listen.port != 0 or service.listen.is_unix
+        return self.address == service.listen and (is_fixed or self is present)
 
     def refuse(self) -> None:
         """Have the kernel refuse connections, whoever else still holds the socket."""
@@ -133,11 +138,12 @@ class Listeners:
         opened: list[Listener] = []
         try:
             for service in services:
-                same = [each for each in free if each.address == service.listen]
-                same.sort(key=lambda each: each is not present.get(service.name))
-                if same:
-                    free.remove(same[0])
-                    found[service.name] = same[0]
+                same = next(
+                    (each for each in free if each.serves(service, present.get(service.name))), None
+                )
+                if same is not None:
+                    free.remove(same)
+                    found[service.name] = same
                     continue
                 listener = adopt(self.passed, service.name, service.listen) or listen(
                     service.listen, service.backlog, service.socket_mode
@@ -165,9 +171,7 @@ class Listeners:
 
 
 def _listen_tcp(address: Address) -> socket:
-    infos = flags.getaddrinfo(
-        address.host, address.port, type=flags.SOCK_STREAM, flags=flags.AI_PASSIVE
-    )
+    infos = getaddrinfo(address.host, address.port, type=flags.SOCK_STREAM, flags=flags.AI_PASSIVE)
     family, kind, protocol, _, sockaddr = infos[0]
     listener = socket(family, kind, protocol)
     try:
@@ -238,7 +242,7 @@ def _is_bound_to(listener: socket, address: Address) -> bool:
     if address.is_unix or name[1] != address.port:
         return False
     with contextlib.suppress(OSError):
-        for info in flags.getaddrinfo(address.host, address.port, listener.family):
+        for info in getaddrinfo(address.host, address.port, listener.family):
             if info[4][0] == name[0]:
                 return True
     return False

@@ -130,9 +130,8 @@ def _start(settings: Settings, is_daemon: bool) -> int:
         try:
             setup_logging(settings)
         except OSError as error:
-            return _complain(
-                BAD_CONFIGURATION, f"cannot open log file {settings.log_file}: {error.strerror}"
-            )
+            problem = f"{settings.file} [gtask] log_file: {error.filename}: {error.strerror}"
+            return _complain(BAD_CONFIGURATION, problem)
         reporter = daemonize()
     master = Master(
         settings,
@@ -198,12 +197,22 @@ def _stop(settings: Settings) -> int:
         if not pid:
             return _not_running(settings)
         os.kill(pid, signal.SIGTERM)  # the control socket has been removed, or is not configured
-    while pid and running_pid(settings.pid_file) == pid:
-        time.sleep(0.02)
+    else:
+        pid = answer["pid"]
+    _await_end(pid)
     if answer is not None and not answer["ok"]:
         return _complain(FAILED, "stopped; tasks were cut off after stop_timeout")
     print("stopped")
     return DONE
+
+
+def _await_end(pid: int) -> None:
+    import select
+
+    with contextlib.suppress(ProcessLookupError):
+        ended = os.pidfd_open(pid)
+        select.select([ended], [], [])
+        os.close(ended)
 
 
 def _restart(settings: Settings, is_daemon: bool) -> int:

@@ -103,7 +103,10 @@ def _load(generation: Generation, workers: Iterable[Worker] | None) -> dict[str,
 
 def _patch() -> None:
     from gevent import monkey
+    from gevent._hub_local import get_hub_if_exists
 
+    if (hub := get_hub_if_exists()) is not None:
+        hub.destroy(destroy_loop=True)  # a script's own: its greenlets shall not run in each worker
     if not monkey.is_module_patched("socket"):  # else a script has done it, its own way
         monkey.patch_all(os=False, signal=False)
 
