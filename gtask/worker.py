@@ -51,6 +51,7 @@ class Worker:
         id: in a worker process its number, 0 to count - 1; else -1.
         connections: in a worker process its open connections, by id.
         application: a WSGI application for the plain HTTP requests of a websocket service.
+        choose_subprotocol: ``(offered names, WSGI environment) -> one of them or None``.
         on_worker_start, on_worker_stop, on_worker_reload: called with the worker.
         on_connect, on_message, on_close, on_error, on_buffer_full, on_buffer_drain: what each
             connection starts with (docs/callbacks.md).
@@ -83,6 +84,7 @@ class Worker:
         self.id = -1
         self.connections: dict[int, Any] = {}
         self.application: Any = None
+        self.choose_subprotocol: Callback = None
         self.on_worker_start: Callback = None
         self.on_worker_stop: Callback = None
         self.on_worker_reload: Callback = None

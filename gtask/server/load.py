@@ -82,6 +82,7 @@ def _take_callbacks(worker: Worker, handler: ModuleType, problems: list[str]) ->
             problems.append(f"handler: {handler.__name__}.{name} is not a function")
         setattr(worker, name, callback)
     worker.application = getattr(handler, "application", None)
+    worker.choose_subprotocol = getattr(handler, "choose_subprotocol", None)
     if not found and worker.application is None:
         problems.append(
             f"handler: module {handler.__name__} has neither on_message nor application"

@@ -92,6 +92,8 @@ def _load(generation: Generation, workers: Iterable[Worker] | None) -> dict[str,
             loaded = {worker.name: worker for worker in workers}
             for worker in loaded.values():
                 worker.load()
+        if any(str(worker.listen).lower().startswith("websocket") for worker in loaded.values()):
+            from . import websocket  # noqa: F401 - pywsgi and all that, once and not per worker
     finally:
         sys.dont_write_bytecode = before
     sys.stdout.flush()  # or each worker writes it again

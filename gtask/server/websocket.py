@@ -65,13 +65,14 @@ class WebSocket(BaseWebSocket):  # type: ignore[misc]
     """
 
     closed: bool
+    raw_write: Any
 
     def __init__(
         self, environ: dict[str, Any], connection: WebSocketConnection, max_message_bytes: int
     ) -> None:
         super().__init__(environ, SimpleNamespace(read=None, write=connection._write), None)
         self.decoder = MessageDecoder(max_message_bytes)
-        self._connection = connection
+        self._connection: Any = connection
         self._events: deque[tuple[int, Any]] = deque()
 
     def __del__(self) -> None:
@@ -83,7 +84,7 @@ class WebSocket(BaseWebSocket):  # type: ignore[misc]
 
     def receive(self) -> str | bytes | None:
         """The next message that has arrived whole, or None; answers the Pings in between."""
-        while self._events:
+        while self._events and not self.closed:
             opcode, payload = self._events.popleft()
             if opcode in (TEXT, BINARY):
                 return payload  # type: ignore[no-any-return]
@@ -125,6 +126,11 @@ class WebSocket(BaseWebSocket):  # type: ignore[misc]
             frame = encode_close(code, message)
             self.closed = True
             self.raw_write(frame)
+
+    def detach(self) -> None:
+        """The connection has ended; let go of it, so that no cycle keeps its memory."""
+        self.closed = True
+        self.raw_write = self.stream = self.environ = self._connection = None
 
 
 class WebSocketConnection(WorkerConnection):
@@ -246,6 +252,7 @@ class WebSocketConnection(WorkerConnection):
 
     def _closed(self, reason: str) -> None:
         log.debug("%r: %s", self, reason)
+        self.websocket.detach()
         super()._closed(reason)
 
     # -- looked after by the service, in the hub ----------------------------------------------
@@ -267,7 +274,7 @@ class WebSocketConnection(WorkerConnection):
             return
         if not ping_interval or self.state != State.OPEN:
             return
-        if self._stalled or self._user_paused:
+        if self._stalled or self._user_paused or self._decoder.failed:
             self._pinged = 0.0  # we do not listen: silence says nothing
         elif self._pinged:
             if self._buffered and self._stuck_since == now:
@@ -404,8 +411,8 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         log.info(msg, *args)
 
     def _handle_client_error(self, ex: Exception) -> Any:
-        # Whatever a client sends is no reason for a traceback: a ValueError gets none.
-        return super()._handle_client_error(ex if isinstance(ex, OSError) else ValueError(str(ex)))
+        # Whatever a client does is no reason for a traceback: a ValueError gets none.
+        return super()._handle_client_error(ValueError(str(ex)))
 
     def _log_error(self, t: Any, v: Any, tb: Any) -> None:
         if not issubclass(t, gevent.GreenletExit):
@@ -493,9 +500,6 @@ class _TlsSocket(io.RawIOBase):
 class WebSocketService(CallbackService):
     """Gives the websockets of one worker process to its callbacks, plain HTTP to its application.
 
-    `worker.choose_subprotocol(offered, request)`, if the user has set that, picks one of the names
-    that a client offers, or None.
-
     Args:
         address: of the listening socket.
         is_tls: connections come with a `TlsFilter`.
@@ -542,7 +546,7 @@ class WebSocketService(CallbackService):
 
     def choose(self, request: dict[str, Any]) -> str | None:
         """The subprotocol for a handshake, as the user chooses."""
-        chooser = getattr(self.worker, "choose_subprotocol", None)
+        chooser = self.worker.choose_subprotocol
         header = request.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "")
         offered = [name for part in header.split(",") if (name := part.strip())]
         if chooser is None or not offered:

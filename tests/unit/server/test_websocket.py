@@ -206,6 +206,20 @@ def test_a_peer_that_vanishes(service, client, begun, end):
     assert [event[0] for event in service.events] == ["on_connect", "on_close"]
 
 
+@pytest.mark.parametrize("begun", [b"", b"GET ", request()[:-30], request()])
+def test_a_peer_that_resets_during_the_handshake(service, caplog, capfd, begun):
+    for _ in range(5):
+        raw = RawClient(service.address)
+        raw.send(begun)
+        reset(raw)
+    with RawClient(service.address) as raw:
+        raw.upgrade()
+        assert raw.echo("still served")
+    wait_until(lambda: service.gauge.connections == 0)
+    assert len(service.named("on_connect")) == len(service.named("on_close"))
+    assert "Traceback" not in caplog.text + capfd.readouterr().err
+
+
 def test_destroy_is_at_once(service, client):
     service.call(service.connection.destroy)
     assert client.rest() == b""
