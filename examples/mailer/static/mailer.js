@@ -33,7 +33,7 @@ function opened(hello) {
   $("send").disabled = false;
   $("mail-server").textContent = hello.sink ? "" : `Mails go to ${hello.mail_server}`;
   withSink = hello.sink;
-  $("inbox").hidden = $("count-field").hidden = $("refused-hint").hidden = !withSink;
+  $("inbox").hidden = $("count-field").hidden = $("own-hint").hidden = !withSink;
   document.querySelector("main").classList.toggle("no-sink", !withSink);
   $("form").elements.count.disabled = !withSink;
   $("form").elements.count.max = hello.max_recipients;
@@ -215,7 +215,7 @@ class Job {
       this.outcome(`Cancelled after about ${number.format(this.processed)} mails.`);
     } else {
       finish(this, "failed", "Failed");
-      this.outcome(`${error.message} (${error.code})`);
+      this.outcome(error.message);
     }
   }
 }
