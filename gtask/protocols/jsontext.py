@@ -72,6 +72,7 @@ def dumps(value: Any) -> bytes:
         raise InternalError(
             f"not JSON: {error}", {"type": type(error).__name__, "message": str(error)}
         ) from None
-    if line.find(b"\n") >= 0:  # only an object's __json__, which ujson inserts as it is, can do this
+    # Only an object's __json__, which ujson inserts as it is, can do this.
+    if line.find(b"\n") >= 0:
         raise InternalError("not JSON: a line feed between tokens")
     return line
