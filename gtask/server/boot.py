@@ -1,7 +1,7 @@
 """A worker process from its fork to its exit: boot, serve, beat, drain.
 
-Talks to the master by the scoreboard and by messages on `events`; listens to TERM (drain), INT
-(stop now) and USR2 (report connections).
+Talks to the master by the scoreboard and by messages on `events`; listens to TERM (drain), HUP
+(a TERM that follows is a reload's), INT (stop now) and USR2 (report connections).
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ class _Process:
         self.loop = self.reactor.loop
         self.told = Event()  # a signal came
         self.is_hurried = False
+        self.is_reloading = False
         self.watchers: list[Any] = []
         self.service: Any = None
         self.acceptor: Any = None
@@ -105,6 +106,8 @@ class _Process:
             self.tell("failed", reason=describe(error))
             return FAILED_TO_BOOT
         self.told.wait()
+        if self.is_reloading:
+            self.call("on_worker_reload")
         code = self.drain()
         self.farewell()
         return code
@@ -114,13 +117,13 @@ class _Process:
         for number, action in (
             (signal.SIGTERM, self.on_term),
             (signal.SIGINT, self.on_int),
+            (signal.SIGHUP, self.on_hup),
             (signal.SIGUSR2, self.on_report),
         ):
             watcher = self.loop.signal(number)
             watcher.start(action)
             self.watchers.append(watcher)
         for number in (
-            signal.SIGHUP,
             signal.SIGUSR1,
             signal.SIGTTIN,
             signal.SIGTTOU,
@@ -196,12 +199,17 @@ class _Process:
         return 0 if is_clean or self.is_hurried else 1
 
     def farewell(self) -> None:
-        if self.worker.on_worker_stop is not None:
-            try:
-                self.worker.on_worker_stop(self.worker)
-            except BaseException:  # the edge to user code
-                log.exception("on_worker_stop failed")
+        self.call("on_worker_stop")
         Timer.delete_all()
+
+    def call(self, name: str) -> None:
+        """Call one of the worker's callbacks, if it is set."""
+        callback = getattr(self.worker, name)
+        if callback is not None:
+            try:
+                callback(self.worker)
+            except BaseException:  # the edge to user code
+                log.exception("%s failed", name)
 
     # -- connections --------------------------------------------------------------------------
 
@@ -230,6 +238,9 @@ class _Process:
 
     def on_term(self) -> None:
         self.told.set()
+
+    def on_hup(self) -> None:
+        self.is_reloading = True  # the master sends TERM right after it
 
     def on_int(self) -> None:
         self.is_hurried = True
