@@ -80,7 +80,7 @@ class SmtpSession:
             except smtplib.SMTPServerDisconnected as error:
                 lost: Exception = error
             except (smtplib.SMTPException, UnicodeError, ValueError) as error:
-                if smtp.sock is not None:  # type: ignore[attr-defined]
+                if smtp.sock is not None:
                     raise MailRefused(_reason(error)) from error
                 lost = error  # the server has said 421: it is closing
             except OSError as error:  # a reset or a timeout
@@ -122,11 +122,12 @@ def _connect() -> smtplib.SMTP:
 def _reason(error: Exception) -> str:
     """What went wrong, in the mail server's own words where it had some."""
     if isinstance(error, smtplib.SMTPRecipientsRefused):
-        code, text = next(iter(error.recipients.values()))
-        return f"{code} {text.decode(errors='replace')}"
+        code, words = next(iter(error.recipients.values()))
+        return f"{code} {words.decode(errors='replace')}"
     if isinstance(error, smtplib.SMTPResponseException):
-        text = error.smtp_error
-        return f"{error.smtp_code} {text.decode(errors='replace') if isinstance(text, bytes) else text}"
+        said = error.smtp_error
+        text = said.decode(errors="replace") if isinstance(said, bytes) else said
+        return f"{error.smtp_code} {text}"
     return str(error) or type(error).__name__
 
 
