@@ -147,7 +147,7 @@ class _Process:
             worker.listen if isinstance(worker.listen, Address) else parse_address(worker.listen)
         )
         self.tls = server_context(worker.certfile, worker.keyfile, worker.cafile)
-        self.networks = list(worker.allow)
+        self.networks = list(worker.settings().allow)
         if address.protocol == "websocket":
             from .websocket import WebSocketService  # not for text services: it takes memory
 

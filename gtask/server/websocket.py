@@ -215,9 +215,9 @@ class WebSocketConnection(WorkerConnection):
                 events.append(("_broken", ()))
         if events:
             self.last_active = self._heard
+            self._queued += len(data)
             self._wake()
             # Pings should be answered while a callback takes its time, so read on for a while.
-            self._queued += len(data)
             if self._busy and not self._stalled and self._queued >= READ_BYTES:
                 self._stalled = True
                 self._pause()
@@ -363,7 +363,7 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
             )
         if accept_key(environ.get("HTTP_SEC_WEBSOCKET_KEY", "")) is None:
             return "400 Bad Request", "Sec-WebSocket-Key is not 16 bytes in base64", []
-        if not is_origin_allowed(environ, service.worker.origins):
+        if not is_origin_allowed(environ, service.origins):
             return "403 Forbidden", f"origin {environ['HTTP_ORIGIN']} may not connect", []
         if service.is_draining:
             return "503 Service Unavailable", "shutting down", []
@@ -388,7 +388,6 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
     def run_websocket(self) -> None:
         """Hand the socket over to the connection; this greenlet is through."""
         sock: Any = self.socket
-        self.socket = None
         sock.settimeout(0.0)  # so that peek gives what has come, and does not wait
         early = self.rfile.peek()
         self.environ["wsgi.input"] = io.BytesIO()
@@ -398,6 +397,7 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
             tls = sock.tls
             early += sock.plain
         plain = _socket.socket(family, kind, 0, fileno=sock.detach())
+        self.socket = None
         self.is_upgraded = True
         self.server.clients[self._connection.id] = self._connection
         self._connection.open(plain, format_address(self.client_address), tls, early)
@@ -449,6 +449,8 @@ class Server(WebSocketServer):  # type: ignore[misc]
             handler.handle()
         except OSError as error:
             log.debug("%s: %s", format_address(address), error)
+        except Exception:  # the edge to pywsgi, whose parser may have met something new
+            log.exception("%s: request failed", format_address(address))
         finally:
             if not handler.is_upgraded:
                 self.service.gauge.closed(0, 0)
@@ -529,6 +531,7 @@ class WebSocketService(CallbackService):
         self.ping_interval = ping_interval
         self.handshake_timeout = handshake_timeout
         self.send_timeout = send_timeout
+        self.origins = worker.settings().origins
         self.waiting: dict[Handler, float] = {}
         self._handlers = Group()
         self._server = Server(self, address, is_tls)

@@ -554,7 +554,7 @@ def test_origins_of_the_own_host_and_clients_without_one(service, origin):
 
 
 def test_origins_that_are_listed():
-    origins = ("https://a.test", "http://b.test:8080")
+    origins = "https://a.test, http://b.test:8080"
     with ServiceThread(worker={"origins": origins}) as service:
         for origin, status in [
             ("https://a.test", 101),
