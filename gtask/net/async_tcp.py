@@ -77,7 +77,7 @@ class AsyncTcpConnection(TcpConnection):
         if self.state >= State.OPEN:
             return super().send(data)
         frame = _encode(data)
-        if self._before_bytes >= self.max_send_buffer_bytes:
+        if self._is_full:
             self._emit("on_error", SEND_FAILED, "send buffer full, message dropped")
             return False
         self._before.append(frame)
@@ -96,6 +96,7 @@ class AsyncTcpConnection(TcpConnection):
         self._stop_waiting()
         if self.state == State.INITIAL:
             self.state = State.CLOSED  # never connected: there is no end to tell of
+            self._tell_room()
         else:
             self._abort("destroyed here")
 
@@ -125,6 +126,11 @@ class AsyncTcpConnection(TcpConnection):
         else:
             self.connect()
 
+    @property
+    def _is_full(self) -> bool:
+        waiting = self._before_bytes if self.state < State.OPEN else self._buffered
+        return waiting >= self.max_send_buffer_bytes
+
     # -- connecting ---------------------------------------------------------------------------
 
     def _connected(self, socket: Any) -> None:
@@ -142,6 +148,8 @@ class AsyncTcpConnection(TcpConnection):
             self._before.clear()
             self._before_bytes = 0
             self._write(output)
+            if not self._buffered:
+                self._tell_room()
         if self.on_connect is not None and self.state != State.CLOSED:
             self._emit("on_connect")
 

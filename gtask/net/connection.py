@@ -13,6 +13,8 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from gevent.event import Event
+
 from ..errors import ProtocolError
 from ..protocols.text import MAX_FRAME_BYTES, TextDecoder, encode_frame
 from .reactor import Reactor, current_reactor
@@ -52,7 +54,7 @@ class TcpConnection(Stream):
         "_context",
         "_decoder",
         "_events",
-        "_pipes",
+        "_room",
         "_stalled",
         "_user_paused",
         "id",
@@ -89,7 +91,7 @@ class TcpConnection(Stream):
         self._busy = False  # a greenlet is delivering events
         self._stalled = False  # the reader is stopped until that greenlet is through
         self._user_paused = False
-        self._pipes: list[TcpConnection] | None = None  # sources to pause while our buffer is full
+        self._room: Event | None = None  # set when the full send buffer is empty again, or we end
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} {self.remote_address} {State(self.state).name}>"
@@ -124,12 +126,12 @@ class TcpConnection(Stream):
         """
         if self.state != State.OPEN:
             return False
-        if self._buffered >= self.max_send_buffer_bytes:
+        if self._is_full:
             self._emit("on_error", SEND_FAILED, "send buffer full, message dropped")
             return False
         self._put(data)
-        if self._buffered >= self.max_send_buffer_bytes:
-            self._filled()
+        if self._is_full and self.on_buffer_full is not None:
+            self._emit("on_buffer_full")
         return True
 
     def close(self, data: str | bytes | None = None) -> None:
@@ -158,14 +160,29 @@ class TcpConnection(Stream):
         """Send each message on to `other`, at the pace `other` takes them; close with it."""
 
         def forward(_source: TcpConnection, data: str | bytes) -> None:
+            other._wait_room()  # and meanwhile nothing more is read here
             other.send(data)
 
         def ended(_source: TcpConnection) -> None:
             other.close()
 
         self.on_message, self.on_close = forward, ended
-        if isinstance(other, TcpConnection):
-            other._pipes = [*(other._pipes or ()), self]
+
+    @property
+    def _is_full(self) -> bool:
+        return self._buffered >= self.max_send_buffer_bytes
+
+    def _wait_room(self) -> None:
+        """Wait until the send buffer, if it is full, is empty; or until there is no need to."""
+        while self._is_full:
+            if self._room is None:
+                self._room = Event()
+            self._room.wait()
+
+    def _tell_room(self) -> None:
+        if self._room is not None:
+            self._room.set()
+            self._room = None
 
     # -- events -------------------------------------------------------------------------------
 
@@ -197,18 +214,12 @@ class TcpConnection(Stream):
         self._wake()
 
     def _flushed(self) -> None:
-        for source in self._pipes or ():
-            source.resume_recv()
+        self._tell_room()
         if self.on_buffer_drain is not None:
             self._emit("on_buffer_drain")
 
-    def _filled(self) -> None:
-        for source in self._pipes or ():
-            source.pause_recv()
-        if self.on_buffer_full is not None:
-            self._emit("on_buffer_full")
-
     def _closed(self, reason: str) -> None:
+        self._tell_room()
         self._emit("on_close")
 
     def _peer_ended(self) -> None:

@@ -270,35 +270,38 @@ def test_pausing_holds_the_peer_back(echo: str) -> None:
     connection.destroy()
 
 
-def test_a_pipe_forwards_all_at_the_pace_of_its_end(echo: str, listener: Any) -> None:
-    """A gateway: what one service says goes to the other, however slowly that reads."""
-    source = AsyncTcpConnection(echo)
-    target = AsyncTcpConnection(
-        f"text://127.0.0.1:{listener.getsockname()[1]}", max_send_buffer_bytes=100_000
-    )
-    target.connect()
-    peer, _ = listener.accept()
-    source.pipe(target)
+@pytest.mark.parametrize("size", [30, 49_999])
+@pytest.mark.parametrize("is_connected", [True, False])
+def test_a_pipe_forwards_all_at_the_pace_of_its_end(
+    listener: Any, size: int, is_connected: bool
+) -> None:
+    """A gateway: what one peer says goes to the other, however slowly that reads."""
+    limit = 10_000
+    url = f"text://127.0.0.1:{listener.getsockname()[1]}"
+    source = AsyncTcpConnection(url)
     source.connect()
-    until(lambda: source.bytes_read == 0 and source.local_address)
-    count, message = 400, b"y" * 49_999
-
-    def feed() -> None:
-        for _ in range(count):
-            while not source.send(message):
-                gevent.sleep(0.01)
-
-    feeder = gevent.spawn(feed)
+    speaker, _ = listener.accept()
+    target = AsyncTcpConnection(url, max_send_buffer_bytes=limit)
+    errors = []
+    target.on_error = lambda _connection, *args: errors.append(args)
+    if is_connected:
+        target.connect()
+    source.pipe(target)
+    lines = [f"{number} ".encode().ljust(size, b"y") for number in range(20_000_000 // size // 10)]
+    speaking = gevent.spawn(speaker.sendall, b"\n".join([*lines, b""]))
     gevent.sleep(0.2)
-    assert target._buffered < 1_000_000, "what does not fit is not collected"
-    received = 0
-    with gevent.Timeout(10 * SLOWNESS):
-        while received < count * 50_000:
-            received += len(peer.recv(1 << 20))
-            gevent.sleep(0)
-    feeder.get()
-    source.destroy()
-    until(lambda: peer.recv(10) == b"")
+    assert target._buffered + target._before_bytes < limit + size + 2
+    if not is_connected:
+        target.connect()
+    reader, _ = listener.accept()
+    received = bytearray()
+    with gevent.Timeout(20 * SLOWNESS):
+        speaking.get()
+        speaker.close()
+        while data := reader.recv(1 << 16):
+            received += data
+    assert received.splitlines() == lines
+    assert errors == []
 
 
 def test_unix_sockets_and_ipv6(tmp_path: Path) -> None:
