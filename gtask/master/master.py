@@ -578,6 +578,7 @@ class Master:
         now = monotonic()
         if not self._stop_stage:
             self._refuse_at = now + SWEEP_SECONDS
+            self._listeners.hold_off()
             self._notifier.stopping("Finishing what runs")
             for mold in self._molds.values():
                 mold.dismiss()

@@ -6,10 +6,12 @@ They are non-blocking, as all workers of a service accept from the same one.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import socket as flags
 import stat
+import struct
 from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 
@@ -18,6 +20,7 @@ from ..config import ServiceSettings
 from ..native import getaddrinfo, socket
 
 FIRST_PASSED_FD = 3  # sd_listen_fds(3)
+SO_ATTACH_FILTER = 26  # asm-generic/socket.h; the socket module does not name it
 
 
 class CannotListen(Exception):
@@ -49,6 +52,18 @@ class Listener:
         """It is what the service wants: its own, or another's at the same fixed address."""
         is_fixed = service.listen.port != 0 or service.listen.is_unix
         return self.address == service.listen and (is_fixed or self is present)
+
+    def hold_off(self) -> None:
+        """Have the kernel drop new handshakes, so that what is accepted last was the last.
+
+        A connection that is made between the last accept and `refuse` would be reset, with the
+        call that its peer has perhaps sent already. So callers that come now get no answer to
+        their SYN, and a refusal when they repeat it a second later.
+        """
+        if self.is_ours and not self.address.is_unix:
+            program = struct.pack("HP", 5, ctypes.addressof(_DROP_SYN))
+            with contextlib.suppress(OSError):
+                self.socket.setsockopt(flags.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
     def refuse(self) -> None:
         """Have the kernel refuse connections, whoever else still holds the socket."""
@@ -163,11 +178,30 @@ class Listeners:
             self._all.remove(listener)
             listener.refuse()
 
+    def hold_off(self) -> None:
+        """Let no new connections begin, before all are refused."""
+        for listener in self._all:
+            listener.hold_off()
+
     def leave(self, used: Mapping[str, Listener]) -> None:
         """In a child: close all but these, without a trace."""
         for listener in self._all:
             if listener not in used.values():
                 listener.socket.close()
+
+
+# Classic BPF, socket(7): drop segments with SYN and without ACK, pass all others.
+_DROP_SYN = ctypes.create_string_buffer(
+    struct.pack(
+        "HBBI" * 5,
+        *(0x30, 0, 0, 13),  # load the TCP header's flags
+        *(0x54, 0, 0, 0x12),  # of these, SYN and ACK
+        *(0x15, 0, 1, 0x02),  # SYN alone?
+        *(0x06, 0, 0, 0),  # yes: keep nothing of it
+        *(0x06, 0, 0, 0xFFFF),  # no: keep all
+    ),
+    40,
+)
 
 
 def _listen_tcp(address: Address) -> socket:
