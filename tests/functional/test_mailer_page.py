@@ -171,6 +171,25 @@ def test_reconnects_after_a_restart(browser: Any, sink: Sink, tmp_path: Path) ->
         mailer.close()
 
 
+def test_a_reload_lets_a_job_finish(browser: Any, sink: Sink, tmp_path: Path) -> None:
+    env = mailer_env(tmp_path, sink)
+    config = mailer_ini(tmp_path, 0).replace("stop_timeout = 5", "stop_timeout = 60")
+    mailer = SpawnedWorker(tmp_path, config, env=env)
+    page = browser.new_page()
+    try:
+        open_page(page, mailer)
+        start(page, 1000)
+        page.wait_for_function("document.querySelector('progress').value > 0")
+        mailer.send_signal(signal.SIGHUP)
+        page.wait_for_selector("text=Connected again.", timeout=30_000 * SLOWNESS)
+        job = page.locator(".job").first
+        assert job.locator(".chip").inner_text() == DONE
+        assert "1,000 sent" in job.locator(".outcome").inner_text()
+    finally:
+        page.close()
+        mailer.close()
+
+
 def test_a_job_is_told_when_its_workers_die(browser: Any, sink: Sink, tmp_path: Path) -> None:
     env = mailer_env(tmp_path, sink)
     mailer = SpawnedWorker(tmp_path, mailer_ini(tmp_path, 0), env=env)
