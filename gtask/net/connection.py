@@ -33,6 +33,7 @@ CALLBACKS = (
     "on_buffer_full",
     "on_buffer_drain",
 )
+BUFFER_EVENTS = ("on_buffer_full", "on_buffer_drain")
 
 Callback = Callable[..., Any] | None
 _ids = itertools.count(1)
@@ -131,7 +132,7 @@ class TcpConnection(Stream):
             return False
         self._put(data)
         if self._is_full and self.on_buffer_full is not None:
-            self._emit("on_buffer_full")
+            self._emit_soon("on_buffer_full")
         return True
 
     def close(self, data: str | bytes | None = None) -> None:
@@ -146,13 +147,15 @@ class TcpConnection(Stream):
         self._abort("destroyed here")
 
     def pause_recv(self) -> None:
-        """Read no more from the peer until `resume_recv`; the kernel holds it back."""
+        """No more messages until `resume_recv`; what is not read yet, the kernel holds back."""
         self._user_paused = True
         self._pause()
 
     def resume_recv(self) -> None:
-        """Read again after `pause_recv`."""
+        """Go on after `pause_recv`."""
         self._user_paused = False
+        if self._events:
+            self._wake()
         if not self._stalled:
             self._resume()
 
@@ -216,7 +219,7 @@ class TcpConnection(Stream):
     def _flushed(self) -> None:
         self._tell_room()
         if self.on_buffer_drain is not None:
-            self._emit("on_buffer_drain")
+            self._emit_soon("on_buffer_drain")
 
     def _closed(self, reason: str) -> None:
         self._tell_room()
@@ -239,17 +242,39 @@ class TcpConnection(Stream):
         self._events.append((event, args))
         self._wake()
 
+    def _emit_soon(self, event: str) -> None:
+        """Before the messages that wait: what is answered to them may depend on it."""
+        position = 0
+        while position < len(self._events) and self._events[position][0] in BUFFER_EVENTS:
+            position += 1
+        self._events.insert(position, (event, ()))
+        self._wake()
+
     def _wake(self) -> None:
         if not self._busy:
             self._busy = True
             self._reactor.start(self._deliver)
 
+    def _next(self) -> int:
+        """Where in the queue the next event is that may be delivered, or -1.
+
+        The first, unless the user has paused: messages, and what comes of them, wait then, but
+        `on_buffer_drain`, which often is what ends the pause, does not.
+        """
+        if not self._user_paused or self.state == State.CLOSED:
+            return 0 if self._events else -1
+        for position, (event, _) in enumerate(self._events):
+            if event != "on_message" and event[0] != "_":
+                return position
+        return -1
+
     def _deliver(self) -> None:
         """Call the user for each queued event; runs in a greenlet of its own."""
         events = self._events
         try:
-            while events:
-                event, args = events.popleft()
+            while (position := self._next()) >= 0:
+                event, args = events[position]
+                del events[position]
                 if event[0] == "_":
                     getattr(self, event)()
                     continue
@@ -264,7 +289,7 @@ class TcpConnection(Stream):
                         self._crashed(event)
         finally:
             self._busy = False
-            if events:  # killed by somebody in the middle of a callback
+            if self._next() >= 0:  # killed by somebody in the middle of a callback
                 self._wake()
             if self._stalled:
                 self._stalled = False

@@ -270,6 +270,54 @@ def test_pausing_holds_the_peer_back(echo: str) -> None:
     connection.destroy()
 
 
+def test_a_pause_also_holds_what_was_read_before(listener: Any) -> None:
+    connection = AsyncTcpConnection(f"text://127.0.0.1:{listener.getsockname()[1]}")
+    events = recorded(connection)
+    record = connection.on_message
+
+    def one_at_a_time(connection: AsyncTcpConnection, data: str) -> None:
+        record(connection, data)
+        connection.pause_recv()
+
+    connection.on_message = one_at_a_time
+    connection.connect()
+    peer, _ = listener.accept()
+    peer.sendall(b"1\n2\n3\n")
+    peer.close()
+    for number in (1, 2, 3):
+        until(lambda: len(events) == number + 1)  # noqa: B023
+        gevent.sleep(0.02)
+        assert events[-1] == ("on_message", str(number))
+        connection.resume_recv()
+    until(lambda: len(events) == 5)
+    assert events[-1] == ("on_close",)
+
+
+def test_pausing_oneself_until_the_buffer_is_drained(listener: Any) -> None:
+    """An echo that reads no faster than it is read: nothing is lost, and it does not stop."""
+    connection = AsyncTcpConnection(
+        f"text://127.0.0.1:{listener.getsockname()[1]}", max_send_buffer_bytes=10_000
+    )
+    errors: list[Any] = []
+    connection.on_message = lambda connection, data: connection.send(data)
+    connection.on_buffer_full = lambda connection: connection.pause_recv()
+    connection.on_buffer_drain = lambda connection: connection.resume_recv()
+    connection.on_error = lambda connection, *args: errors.append(args)
+    connection.connect()
+    peer, _ = listener.accept()
+    lines = [f"{number} ".encode().ljust(999, b"z") for number in range(20_000)]
+    speaking = gevent.spawn(peer.sendall, b"\n".join([*lines, b""]))
+    gevent.sleep(0.1)
+    received = bytearray()
+    with gevent.Timeout(20 * SLOWNESS):
+        while len(received) < 20_000_000:
+            received += peer.recv(1 << 20)
+        speaking.get()
+    assert received.splitlines() == lines
+    assert errors == []
+    connection.destroy()
+
+
 @pytest.mark.parametrize("size", [30, 49_999])
 @pytest.mark.parametrize("is_connected", [True, False])
 def test_a_pipe_forwards_all_at_the_pace_of_its_end(
