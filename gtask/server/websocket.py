@@ -95,7 +95,7 @@ class WebSocket(BaseWebSocket):  # type: ignore[misc]
         return None
 
     def handle_ping(self, header: Any, payload: bytes) -> None:
-        if not self._connection.is_full:  # else it reads no Pongs either
+        if not self._connection._is_full:  # else it reads no Pongs either
             self.send_frame(payload, PONG)
 
     def handle_close(self, header: Any, payload: tuple[int, str]) -> None:
@@ -193,11 +193,6 @@ class WebSocketConnection(WorkerConnection):
             self._close(f"closed here, {code} {reason}", linger=True)
 
     # -- events -------------------------------------------------------------------------------
-
-    @property
-    def is_full(self) -> bool:
-        """`send` would refuse."""
-        return self._buffered >= self.max_send_buffer_bytes
 
     def _put(self, data: str | bytes) -> None:
         self.websocket.send(data)

@@ -385,6 +385,36 @@ def test_an_exception_ends_its_connection_with_1011_and_no_other(service, caplog
     assert caplog.text.count("Traceback") == 1
 
 
+@pytest.mark.parametrize("error", [gevent.Timeout(1), SystemExit(3), KeyboardInterrupt()])
+def test_what_is_no_exception_but_raised_ends_its_connection_too(service, caplog, error):
+    def fail(connection, data):
+        raise error
+
+    service.worker.on_message = fail
+    with RawClient(service.address) as raw:
+        raw.upgrade()
+        raw.send(frame(TEXT, b"go"))
+        assert raw.close_code() == 1011
+    service.wait_for("on_close")
+    assert "WebSocketConnection" in caplog.text
+
+
+def test_a_time_limit_in_a_callback_loses_no_message(service):
+    def impatient(connection, data):
+        with gevent.Timeout(0.05, False):
+            gevent.sleep(5)
+        connection.send(data)
+
+    service.worker.on_message = impatient
+    with RawClient(service.address) as raw:
+        raw.upgrade()
+        second = frame(TEXT, b"second" * 100)
+        raw.send(frame(TEXT, b"first") + second[:50])
+        assert raw.frame() == (TEXT, b"first")
+        raw.send(second[50:])
+        assert raw.frame() == (TEXT, b"second" * 100)
+
+
 def test_callbacks_of_one_connection_in_order_and_never_two_at_once(service):
     running, log = [], []
 
@@ -781,11 +811,25 @@ def certificate(tmp_path_factory) -> Path:
     return file
 
 
-def test_tls(certificate):
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    server.load_cert_chain(certificate)
+@pytest.fixture(scope="module")
+def server_context(certificate) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    return context
+
+
+@pytest.mark.parametrize("begun", [b"", b"\x16\x03\x01\x02\x00\x01"])
+def test_a_tls_handshake_that_does_not_come_is_not_waited_for(server_context, begun):
+    options = {"tls": server_context, "handshake_timeout": 0.2}
+    with ServiceThread(**options) as service, RawClient(service.address) as raw:
+        raw.send(begun)
+        assert raw.rest() == b""
+        wait_until(lambda: service.gauge.connections == 0)
+
+
+def test_tls(certificate, server_context):
     trust = ssl.create_default_context(cafile=str(certificate))
-    with ServiceThread(tls=server, worker={"application": application}) as service:
+    with ServiceThread(tls=server_context, worker={"application": application}) as service:
         with RawClient(service.address) as raw:
             raw.socket = trust.wrap_socket(raw.socket, server_hostname="localhost")
             raw.send(b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n")
