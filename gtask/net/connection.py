@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from gevent.event import Event
+from greenlet import GreenletExit
 
 from ..errors import ProtocolError
 from ..protocols.text import MAX_FRAME_BYTES, TextDecoder, encode_frame
@@ -284,7 +285,9 @@ class TcpConnection(Stream):
                 if callback is not None:
                     try:
                         callback(self, *args)
-                    except Exception:  # the edge to user code
+                    except GreenletExit:
+                        raise
+                    except BaseException:  # the edge to user code; a Timeout is no Exception
                         log.exception("%r: %s failed", self, event)
                         self._crashed(event)
         finally:
