@@ -13,10 +13,13 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from ..errors import WORKER_LOST
 from .tls import add_tls_options, tls_context
 
 if TYPE_CHECKING:
-    from ..client import TaskClient
+    from gevent.queue import SimpleQueue
+
+    from ..client import Call, TaskClient
     from ..errors import TaskError
 
 DONE, FAILED, USAGE, CANNOT_CONNECT = 0, 1, 2, 75
@@ -54,6 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # so is a lone surrogate JSON again
     try:
         return _Caller(client, options, args).run()
+    except ValueError as error:  # arguments that are JSON, but too long or such
+        parser.error(str(error))
     except BrokenPipeError:
         # Whoever reads us has seen enough; nothing may be flushed into the closed pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -150,46 +155,46 @@ class _Caller:
         self._bar = _Bar(options.function) if options.progress else None
 
     def run(self) -> int:
-        from gevent.pool import Pool
+        from gevent.queue import SimpleQueue
 
-        count = self._options.repeat
-        pool = Pool(self._options.parallel)
+        count = left = self._options.repeat
+        ended: SimpleQueue[Call] = SimpleQueue()
+        for _ in range(min(self._options.parallel, count)):
+            self._start(ended)
+            left -= 1
         for _ in range(count):
-            pool.spawn(self._call)
-        pool.join(raise_error=True)
+            self._show(ended.get())
+            if left:
+                self._start(ended)
+                left -= 1
         if count > 1:
             seconds = time.monotonic() - self._started
             rate = f"{seconds:.3f} s, {count / seconds:.0f} calls/s"
             print(f"{count} calls, {self._failed} failed, {rate}", file=sys.stderr)
         return self._code
 
-    def _call(self) -> None:
-        from ..errors import TaskError
-
+    def _start(self, ended: SimpleQueue[Call]) -> None:
         report = self._bar.show if self._bar else None
-        try:
-            call = self._client.call(self._options.function, self._args, on_progress=report)
-            result = call.get()
-        except (TaskError, ValueError) as error:
-            self._clear()
-            self._fail(error)
+        call = self._client.call(self._options.function, self._args, on_progress=report)
+        call.rawlink(ended.put)
+
+    def _show(self, call: Call) -> None:
+        self._clear()
+        if call.error is None:
+            print(json.dumps(call.get(), ensure_ascii=False))
         else:
-            self._clear()
-            print(json.dumps(result, ensure_ascii=False))
+            self._fail(call.error)
 
     def _clear(self) -> None:
         if self._bar is not None:
             self._bar.clear()
 
-    def _fail(self, error: TaskError | ValueError) -> None:
+    def _fail(self, error: TaskError) -> None:
         self._failed += 1
-        self._code = FAILED
-        code = getattr(error, "code", None)
-        data = getattr(error, "data", None)
-        if code == -32004 and isinstance(data, dict) and data.get("sent") is False:
-            self._code = CANNOT_CONNECT
-        suffix = "" if code is None or code > 0 else f" ({code})"
-        print(f"gtask-call: {' '.join(str(error).split())}{suffix}", file=sys.stderr)
+        never_sent = isinstance(error.data, dict) and error.data.get("sent") is False
+        self._code = CANNOT_CONNECT if error.code == WORKER_LOST and never_sent else FAILED
+        code = f" ({error.code})" if error.code < 0 else ""
+        print(f"gtask-call: {' '.join(error.message.split())}{code}", file=sys.stderr)
 
 
 class _Bar:

@@ -110,20 +110,18 @@ def test_gevent_websocket_under_gunicorn(tasks):
     worker = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
     application = "examples.websocket_gevent.app:application"
     to = [f"{number}@example.org" for number in range(5)]
-    with gunicorn(tasks("websocket_gevent"), "-k", worker, application) as address:
-        with contextlib.ExitStack() as stack:
-            browsers = [
-                stack.enter_context(websockets.sync.client.connect(f"ws://{address}/"))
-                for _ in range(10)
-            ]
-            for browser in browsers:
-                browser.send(json.dumps({"to": to, "contents": "hi"}))
-            for browser in browsers:
-                messages = [json.loads(browser.recv(timeout=20)) for _ in range(6)]
-                assert messages[:5] == [{"done": n, "total": 5} for n in range(1, 6)]
-                assert messages[5] == {"result": "5 x hi", "message": "작업 완료"}
-            browsers[0].send(json.dumps({"to": to}))
-            assert "missing contents" in json.loads(browsers[0].recv(timeout=20))["error"]
+    with contextlib.ExitStack() as stack:
+        server = gunicorn(tasks("websocket_gevent"), "-k", worker, application)
+        url = f"ws://{stack.enter_context(server)}/"
+        browsers = [stack.enter_context(websockets.sync.client.connect(url)) for _ in range(10)]
+        for browser in browsers:
+            browser.send(json.dumps({"to": to, "contents": "hi"}))
+        for browser in browsers:
+            messages = [json.loads(browser.recv(timeout=20)) for _ in range(6)]
+            assert messages[:5] == [{"done": n, "total": 5} for n in range(1, 6)]
+            assert messages[5] == {"result": "5 x hi", "message": "작업 완료"}
+        browsers[0].send(json.dumps({"to": to}))
+        assert "missing contents" in json.loads(browsers[0].recv(timeout=20))["error"]
 
 
 def test_plain_script(tasks):

@@ -40,9 +40,11 @@ class Balancer:
         text, binds = re.subn(r"bind :12345", f"bind 127.0.0.1:{self.port}", text)
         text, admins = re.subn(r"/run/haproxy-gtask.sock", self.admin, text)
         text, hosts = re.subn(r"\n    server host.*", "", text)
-        assert (binds, admins, hosts) == (1, 1, 2)
+        assert (binds, admins, hosts) == (1, 1, 4)
         for number, server in enumerate(servers, 1):
-            text += f"    server host{number} 127.0.0.1:{server.address()[1]}\n"
+            address = f"127.0.0.1:{server.address()[1]}"
+            text += f"    server host{number} {address}\n"
+            text += f"    server host{number}-full {address} backup no-check\n"
         config = folder / "haproxy.cfg"
         config.write_text(text)
         with (folder / "haproxy.log").open("wb") as log:
@@ -67,7 +69,8 @@ class Balancer:
 
     def states(self) -> dict[str, str]:
         rows = [line.split(",") for line in self.ask("show stat").splitlines()[1:] if line]
-        return {row[1]: row[17] for row in rows if row[0] == "workers" and row[1] != "BACKEND"}
+        names = re.compile(r"host\d+")
+        return {row[1]: row[17] for row in rows if row[0] == "workers" and names.fullmatch(row[1])}
 
     def close(self) -> None:
         self.process.terminate()
@@ -202,6 +205,22 @@ def test_a_host_is_added_and_one_taken_out_by_hand(spawn, balance):
     load.end()
     assert load.kept.errors == []
     assert load.single.errors == []
+
+
+def test_full_hosts_let_callers_wait(spawn, balance):
+    """With one task at a time, a busy worker accepts no connection: not even the check's."""
+    ini = INI.format(count=1) + "concurrency = 1\n"
+    servers = [spawn(ini, things=TASKS) for _ in range(2)]
+    balancer = balance(servers)
+    with TaskClient(balancer.url, dialect="bare", connections=20, timeout=30) as client:
+        occupied = [client.call("nap", [7, "occupied"]) for _ in range(2)]
+        with gevent.Timeout(20 * SLOWNESS):
+            while set(balancer.states().values()) != {"DOWN"}:
+                gevent.sleep(0.1)
+        assert not any(call.done for call in occupied)
+        late = [client.call("echo", [number]) for number in range(10)]
+        assert [call.get() for call in late] == list(range(10))
+        assert [call.get() for call in occupied] == ["occupied"] * 2
 
 
 def test_a_stuck_worker_is_found_by_the_check(spawn, balance):
