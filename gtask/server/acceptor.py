@@ -135,6 +135,7 @@ class Acceptor(StreamServer):
         handle: called with each socket and its peer's address, in the hub.
         gauge: our load and our siblings'.
         is_full: nothing may be accepted now; when it becomes so, call `reconsider`.
+        siblings: how many processes the service has, as configured; more are found.
         strict: accept only as the idlest of all, and reluctantly where nobody is idle (for
             services that run one task at a time).
     """
@@ -148,6 +149,7 @@ class Acceptor(StreamServer):
         gauge: Gauge,
         is_full: Callable[[], bool],
         *,
+        siblings: int = 1,
         strict: bool = False,
     ) -> None:
         # A duplicate, as the server closes what it was given. It is read through its C base
@@ -159,7 +161,7 @@ class Acceptor(StreamServer):
         self._gauge = gauge
         self._is_full = is_full
         self._is_strict = strict
-        self._rows = 1
+        self._count = self._rows = siblings
         self._deferred = 0.0  # since when we wait for an idler sibling to accept; 0: we do not
         self._complained = 0.0
         self._gate: Gate | None = None
@@ -173,7 +175,7 @@ class Acceptor(StreamServer):
 
     def refresh(self) -> None:
         """To be called every second: look for new siblings, and for a wake-up that was lost."""
-        self._rows = self._gauge.siblings()
+        self._rows = max(self._count, self._gauge.siblings())
         gate = self._gate
         if gate is not None and gate.is_open:
             gate.shut()

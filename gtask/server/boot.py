@@ -176,6 +176,7 @@ class _Process:
             self.accept,
             self.gauge,
             self.is_full,
+            siblings=worker.count,
             strict=bool(worker.served) and worker.concurrency == 1,
         )
         self.service.on_full = self.acceptor.reconsider
