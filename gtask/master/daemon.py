@@ -10,7 +10,6 @@ import sys
 from .. import native
 from ..logs import log_stream
 
-
 BAD_CONFIGURATION = 78
 
 

@@ -77,6 +77,7 @@ def _load(generation: Generation, workers: Iterable[Worker] | None) -> dict[str,
     import pprint  # noqa: F401
 
     import gevent.libev.corecext  # noqa: F401
+    import gevent.threadpool  # noqa: F401
 
     from . import boot  # noqa: F401
     from .load import load_workers
@@ -97,10 +98,18 @@ def _load(generation: Generation, workers: Iterable[Worker] | None) -> dict[str,
     finally:
         sys.dont_write_bytecode = before
     sys.stdout.flush()  # or each worker writes it again
+    _share_memory()
+    return loaded
+
+
+def _share_memory() -> None:
+    """Keep pages shared that the workers would copy just by looking at what is on them."""
     gc.disable()
     gc.collect()
     gc.freeze()
-    return loaded
+    # Each entry of the interpreter's method cache that a worker replaces gives up the name of a
+    # method nobody calls any more, and so writes to one more page.
+    sys._clear_type_cache()
 
 
 def _patch() -> None:
