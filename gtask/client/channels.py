@@ -132,8 +132,16 @@ class Channel(Stream):
         raise NotImplementedError
 
     def end(self, reason: str) -> None:
-        """Close at once."""
-        self._abort(reason)
+        """Send what this turn has collected, and close."""
+        if self.state == State.OPEN:
+            self._flush()
+            self._close(reason, linger=True)
+        else:
+            self._abort(reason)
+
+    def abandon(self) -> None:
+        """Close at once and say nothing more."""
+        self._abort("abandoned")
 
     # -- for both dialects ----------------------------------------------------------------------
 

@@ -125,23 +125,30 @@ class Switchboard:
         return True
 
     def close(self) -> None:
-        """End everything."""
+        """End everything; servers are told to cancel what they are doing for us."""
         self.is_closed = True
         for call in list(self.calls.values()):
             self.finish(call, None, TaskCancelled("the client was closed"))
-        self.abandon()
+            if call._channel is not None:
+                call._channel.forget(call)
+        self._stop_timers()
+        for channel in list(self.alive):
+            channel.end("the client was closed")
 
     def abandon(self) -> None:
         """Let go of every connection and timer, without a word to anybody."""
         self.is_closed = True
         self.calls.clear()
-        self.deadlines.close()
         self.waiting.clear()
+        self._stop_timers()
+        for channel in list(self.alive):
+            channel.abandon()
+
+    def _stop_timers(self) -> None:
+        self.deadlines.close()
         self._end_sharing()
         for endpoint in self.endpoints:
             endpoint.close()
-        for channel in list(self.alive):
-            channel.end("the client was closed")
 
     def _refuse(self, call: Call, error: TaskError) -> None:
         self.calls[call.id] = call

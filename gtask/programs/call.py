@@ -55,6 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(str(error))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # so is a lone surrogate JSON again
+    # gevent would report a KeyboardInterrupt on standard error; SystemExit it passes on.
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))
     try:
         return _Caller(client, options, args).run()
     except ValueError as error:  # arguments that are JSON, but too long or such
@@ -63,8 +65,6 @@ def main(arguments: list[str] | None = None) -> int:
         # Whoever reads us has seen enough; nothing may be flushed into the closed pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
     finally:
         client.close()
 

@@ -303,6 +303,8 @@ def test_close_ends_everything(peer, connect):
     wait_for(lambda: all(outcome.ends for outcome in outcomes))
     assert all(isinstance(call.error, TaskCancelled) for call in calls)
     assert [outcome.ends for outcome in outcomes] == [1] * 10
+    wait_for(lambda: len(server.lines) == 20)
+    assert {line.message["params"]["id"] for line in server.lines[10:]} == {c.id for c in calls}
     assert board_of(client).alive == set()
 
 
