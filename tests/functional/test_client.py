@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import gevent
 import pytest
@@ -16,6 +18,8 @@ from gevent.pool import Pool
 from gtask import TaskClient, TaskTimedOut, WorkerLost, as_completed, wait
 from gtask.errors import BadArguments, TaskCancelled, TaskFailed, UnknownTask
 
+from ..support.history import History
+from ..support.proxy import CuttingProxy
 from ..support.spawn import ROOT, is_alive
 from ..support.wait import SLOWNESS
 
@@ -327,6 +331,63 @@ def test_a_frozen_worker_is_left_alone(spawn):
             assert time.monotonic() - started < 3 * SLOWNESS
         finally:
             os.kill(pids[0], signal.SIGCONT)
+
+
+@pytest.mark.parametrize("seed", [random.randrange(10**6)])
+def test_a_thousand_greenlets_through_a_cutting_proxy(spawn, seed):
+    """Every call has one end and its own result; GTASK_TEST_SECONDS makes it run longer."""
+    server = spawn(INI.format(count=4), things=TASKS)
+    seconds = float(os.environ.get("GTASK_TEST_SECONDS", "6"))
+    until = time.monotonic() + seconds
+    history = History()
+    numbers = itertools.count()
+    sizes = []
+
+    def run(client: TaskClient, generator: random.Random) -> None:
+        while time.monotonic() < until:
+            number = next(numbers)
+            text = f"{number} {'x' * generator.choice((0, 10, 1000, 20_000))}"
+            history.invoke(number)
+
+            def on_result(result: str, number: int = number, size: int = len(text)) -> None:
+                key, _, padding = result.partition(" ")
+                is_whole = len(result) == size and padding.count("x") == len(padding)
+                history.ok(number, int(key) if is_whole else result)
+
+            call = client.call(
+                *(("nap", [0.01, text]) if number % 10 == 0 else ("echo", [text])),
+                timeout=generator.choice((1, 5)),
+                retries=generator.choice((0, 3)),
+                on_result=on_result,
+                on_error=lambda error, number=number: history.fail(number, error),
+            )
+            if generator.random() < 0.01:
+                call.cancel()
+            wait([call])
+
+    def measure() -> None:
+        while True:
+            gevent.sleep(seconds / 6)
+            sizes.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4)
+
+    with (
+        CuttingProxy(server.address(), seed=seed, after=(0, 3_000_000)) as proxy,
+        TaskClient(proxy.url, connections=8, connect_timeout=0.5, patience=20) as client,
+    ):
+        meter = gevent.spawn(measure)
+        greenlets = [gevent.spawn(run, client, random.Random(seed + n)) for n in range(1000)]
+        gevent.joinall(greenlets, raise_error=True)
+        gevent.sleep(0.1)
+        meter.kill()
+        (board,) = client._boards.values()
+        assert (len(board.calls), len(board.waiting)) == (0, 0)
+        assert len(board.alive) <= 20
+    report = f"seed {seed}: {history.outcomes}, {proxy.met}, {sizes} kB"
+    assert history.check() == [], report
+    assert history.outcomes["ok"] > 1000, report
+    assert len(proxy.met) >= 5, report
+    assert sizes[-1] < sizes[1] * 1.3, report
+    server.expects_traceback = True
 
 
 def test_unix_socket(spawn):
