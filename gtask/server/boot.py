@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 from gevent.event import Event
 
-from ..address import Address, parse_address
 from ..master.scoreboard import Scoreboard, State
 from ..net.connection import format_address
 from ..net.reactor import current_reactor
@@ -75,6 +74,7 @@ def run_worker(worker: Worker, place: Place) -> int:
 class _Process:
     def __init__(self, worker: Worker, place: Place) -> None:
         self.worker = worker
+        self.settings = worker.settings()
         self.place = place
         self.gauge = Gauge(place.scoreboard, place.row)
         self.gauge.boot(os.getpid())
@@ -90,8 +90,8 @@ class _Process:
         self.service: Any = None
         self.acceptor: Any = None
         self.asked_to_go = False
-        self.max_tasks = _with_jitter(worker.max_tasks)  # type: ignore[attr-defined]
-        self.max_rss = _with_jitter(worker.max_rss_mb) * 1024 * 1024  # type: ignore[attr-defined]
+        self.max_tasks = _with_jitter(self.settings.max_tasks)
+        self.max_rss = _with_jitter(self.settings.max_rss_mb) * 1024 * 1024
         self.next_look = monotonic() + LOOK_SECONDS
 
     # -- the three parts of its life ----------------------------------------------------------
@@ -142,13 +142,10 @@ class _Process:
         self.tell("ready")
 
     def listen(self) -> None:
-        worker: Any = self.worker
-        address = (
-            worker.listen if isinstance(worker.listen, Address) else parse_address(worker.listen)
-        )
-        self.tls = server_context(worker.certfile, worker.keyfile, worker.cafile)
-        self.networks = list(worker.settings().allow)
-        if address.protocol == "websocket":
+        worker, settings = self.worker, self.settings
+        self.tls = server_context(settings.certfile, settings.keyfile, settings.cafile)
+        self.networks = settings.allow
+        if settings.listen.protocol == "websocket":
             from .websocket import WebSocketService  # not for text services: it takes memory
 
             self.service = WebSocketService(
@@ -163,11 +160,11 @@ class _Process:
                 worker.served,
                 self.reactor,
                 self.gauge,
-                concurrency=worker.concurrency,
-                task_timeout=worker.task_timeout,
-                max_frame_bytes=worker.max_frame_bytes,
-                max_batch=worker.max_batch,
-                max_send_buffer_bytes=worker.max_send_buffer_bytes,
+                concurrency=settings.concurrency,
+                task_timeout=settings.task_timeout,
+                max_frame_bytes=settings.max_frame_bytes,
+                max_batch=settings.max_batch,
+                max_send_buffer_bytes=settings.max_send_buffer_bytes,
             )
         else:
             self.service = CallbackService(worker, self.reactor, self.gauge)
@@ -176,8 +173,8 @@ class _Process:
             self.accept,
             self.gauge,
             self.is_full,
-            siblings=worker.count,
-            strict=bool(worker.served) and worker.concurrency == 1,
+            siblings=settings.count,
+            strict=bool(worker.served) and settings.concurrency == 1,
         )
         self.service.on_full = self.acceptor.reconsider
         self.service.on_abandoned = self.on_abandoned
@@ -215,7 +212,7 @@ class _Process:
     # -- connections --------------------------------------------------------------------------
 
     def is_full(self) -> bool:
-        return self.service.is_full or self.gauge.connections >= self.worker.max_connections  # type: ignore[attr-defined,no-any-return]
+        return self.service.is_full or self.gauge.connections >= self.settings.max_connections
 
     def accept(self, client: Any, address: Any) -> None:
         """Take up a connection, if its network may connect; runs in the hub."""
@@ -267,7 +264,7 @@ class _Process:
         self.next_look = now + LOOK_SECONDS
         if self.acceptor is not None:
             self.acceptor.refresh()
-            idle_timeout = self.worker.idle_timeout  # type: ignore[attr-defined]
+            idle_timeout = self.settings.idle_timeout
             if idle_timeout:
                 self.service.sweep(idle_timeout)
         if self.max_tasks and self.gauge.done >= self.max_tasks:
