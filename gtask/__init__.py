@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .errors import Draining as Draining
     from .errors import GtaskError as GtaskError
     from .errors import InternalError as InternalError
+    from .errors import InvalidRequest as InvalidRequest
     from .errors import Overloaded as Overloaded
     from .errors import TaskCancelled as TaskCancelled
     from .errors import TaskError as TaskError
@@ -37,37 +38,32 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "AsyncTcpConnection": ".net.async_tcp",
-    "TcpConnection": ".net.connection",
-    "Timer": ".net.timer",
-    "Worker": ".worker",
-    "current_task": ".tasks",
-    "run_all": ".worker",
-    "task": ".tasks",
-    "Call": ".client.calls",
-    "TaskClient": ".client.client",
-    "as_completed": ".client.calls",
-    "wait": ".client.calls",
-    **dict.fromkeys(
-        (
-            "BadArguments",
-            "ConfigError",
-            "Draining",
-            "GtaskError",
-            "InternalError",
-            "Overloaded",
-            "TaskCancelled",
-            "TaskError",
-            "TaskFailed",
-            "TaskTimedOut",
-            "TaskTimeout",
-            "UnknownTask",
-            "WorkerLost",
-        ),
-        ".errors",
+_NAMES = {
+    ".client.calls": ("Call", "as_completed", "wait"),
+    ".client.client": ("TaskClient",),
+    ".errors": (
+        "BadArguments",
+        "ConfigError",
+        "Draining",
+        "GtaskError",
+        "InternalError",
+        "InvalidRequest",
+        "Overloaded",
+        "TaskCancelled",
+        "TaskError",
+        "TaskFailed",
+        "TaskTimedOut",
+        "TaskTimeout",
+        "UnknownTask",
+        "WorkerLost",
     ),
+    ".net.async_tcp": ("AsyncTcpConnection",),
+    ".net.connection": ("TcpConnection",),
+    ".net.timer": ("Timer",),
+    ".tasks": ("current_task", "task"),
+    ".worker": ("Worker", "run_all"),
 }
+_HOMES = {name: home for home, names in _NAMES.items() for name in names}
 
 __all__ = [*_HOMES, "__version__"]
 

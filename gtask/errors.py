@@ -4,10 +4,8 @@ GtaskError
 ├── ConfigError        the operator   a list of problems; programs exit with 78
 ├── ProtocolError      the peer       `fatal`: the connection cannot go on
 │   └── FrameTooLong   the peer       fatal
-├── ConnectionClosed   our caller     `send` on a connection that is closed
-├── SendBufferFull     our caller     what was sent is not going to be delivered
 └── TaskError          one call       what a caller is told: `code`, `message`, `data`
-    ├── UnknownTask, BadArguments, InternalError
+    ├── InvalidRequest, UnknownTask, BadArguments, InternalError
     ├── Overloaded, Draining, TaskCancelled, TaskTimedOut, WorkerLost
     └── TaskFailed     the task raised an exception
 
@@ -66,14 +64,6 @@ class FrameTooLong(ProtocolError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(INVALID_REQUEST, f"frame longer than {limit} bytes")
-
-
-class ConnectionClosed(GtaskError):
-    """The connection is closed; the message says who closed it and why."""
-
-
-class SendBufferFull(GtaskError):
-    """The peer reads too slowly: the connection's send buffer is at its limit."""
 
 
 class TaskError(GtaskError):

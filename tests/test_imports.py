@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +30,18 @@ def test_every_public_name_is_there():
     for name in gtask.__all__:
         assert getattr(gtask, name) is not None
     assert set(gtask.__all__) <= set(dir(gtask))
+
+
+def test_type_checkers_see_the_same_names():
+    tree = ast.parse(Path(gtask.__file__).read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {
+        (f".{statement.module}", alias.name)
+        for statement in block.body
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    }
+    assert seen == {(home, name) for name, home in gtask._HOMES.items()}
 
 
 def test_other_names_are_not():
