@@ -29,9 +29,9 @@ from ..net.timer import Timer
 from ..protocols.tls import TlsFilter
 from .acceptor import Acceptor
 from .callbacks import CallbackService
-from .dispatch import TaskService
 from .gauge import Gauge
 from .load import describe
+from .service import TaskService
 
 if TYPE_CHECKING:
     from ..worker import Worker

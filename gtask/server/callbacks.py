@@ -43,6 +43,11 @@ class WorkerConnection(TcpConnection):
         """A callback runs, or waits to."""
         return self._busy or bool(self._events)
 
+    def send(self, data: str | bytes) -> bool:
+        # News for a peer that only listens is activity too: a drain does not cut it off.
+        self.last_active = monotonic()
+        return super().send(data)
+
     def _received(self, data: bytes) -> None:
         self.last_active = monotonic()
         super()._received(data)

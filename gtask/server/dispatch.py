@@ -1,4 +1,4 @@
-"""From frames to tasks to replies: `TaskConnection` reads calls, `TaskService` runs them.
+"""From frames to tasks to replies: what a `TaskConnection` does with what it reads.
 
 The hub cuts a read into frames and switches into a pooled greenlet, which parses them and runs
 their tasks one after the other. Most tasks do not block: they are over when the hub gets the CPU
@@ -14,36 +14,18 @@ their order tells apart, hold back what comes behind them on their connection.
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable
-from contextvars import Context
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gevent import monkey
-from greenlet import GreenletExit, greenlet
+from greenlet import GreenletExit
 
-from ..errors import (
-    BadArguments,
-    Draining,
-    InternalError,
-    Overloaded,
-    ProtocolError,
-    TaskCancelled,
-    TaskError,
-    TaskFailed,
-    TaskTimedOut,
-    TaskTimeout,
-    UnknownTask,
-)
+from ..errors import BadArguments, InternalError, ProtocolError, TaskError, TaskFailed, TaskTimeout
 from ..net.connection import format_address
-from ..net.reactor import Reactor
 from ..net.stream import OPEN, State, Stream
 from ..protocols.jsontext import dumps, loads
 from ..protocols.messages import (
     BARE,
     JSONRPC,
-    Call,
     InvalidCall,
     batch_too_long,
     notification,
@@ -51,413 +33,19 @@ from ..protocols.messages import (
     read_message,
 )
 from ..protocols.text import TextDecoder
-from ..tasks import TaskFunction, running_task
-from .gauge import Gauge
+from ..tasks import running_task
+from .turns import Batch, Execution, Turn, failure_of
+
+if TYPE_CHECKING:
+    from .service import TaskService
 
 log = logging.getLogger("gtask.tasks")
 
 MAX_OUTSTANDING = 1000  # blocked or waiting calls of one connection; past it, it is not read
-MAX_WAITING = 10000  # JSON-RPC calls of one process that may wait for a turn
 TURN_SECONDS = 0.005  # what one connection may take before others have theirs
 CORK_SECONDS = 0.001  # what a reply may wait for the next one
-CLEANUP_SECONDS = 5.0  # what a task may take to end after its limit, before it is killed
-KILLS = 5  # times, a second apart, that a task is killed before it is given up
-GOAWAY_SECONDS = 1.0  # what a peer that was told to go may stay idle
-MAX_SPARE_TURNS = 128  # parked greenlets; each holds about 20 kB
-
-_switch = greenlet.switch
-# The patched one tells greenlets apart, not threads.
-_native_thread = monkey.get_original("_thread", "get_ident")
-
-
-class Execution(Call):
-    """A call that waits for its turn or has blocked; what `current_task` gives.
-
-    Attributes:
-        deadline: when it is answered in any case, or None.
-        is_answered: its caller has been told something; what the task still does goes nowhere.
-        is_done: it has ended.
-    """
-
-    # Class attributes instead of slots: most of them keep these values.
-    batch: Batch | None = None
-    deadline: float | None = None
-    is_answered = False
-    is_counted = False  # it is one of the service's `running`
-    is_done = False
-    is_kept = False  # it is one of its connection's outstanding calls
-    kills = 0
-    runner: Any = None
-    timer: Any = None
-    bound: tuple[list[Any], dict[str, Any]]
-    connection: TaskConnection
-    started: float
-    task: TaskFunction
-
-    def __repr__(self) -> str:
-        return f"{self.function} id={self.id} of {self.connection.peer}"
-
-    @property
-    def peer(self) -> str:
-        return self.connection.peer
-
-    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
-        """Tell the caller, if it asked and keeps up with reading."""
-        if not self.wants_progress or self.is_answered:
-            return
-        line = notification(
-            "gtask.progress", {"id": self.id, "done": done, "total": total, "note": note}
-        )
-        connection = self.connection
-        if _native_thread() == connection.service.thread:
-            connection.send_progress(line)
-        else:  # a `blocking` task, in its native thread
-            loop = connection._reactor.loop
-            loop.run_callback_threadsafe(connection.send_progress, line)
-
-    def set_limit(self, now: float, service_timeout: float) -> None:
-        """The task starts: its own or its service's limit may come before its caller's."""
-        self.started = now
-        limit = self.task.timeout
-        if limit is None:
-            limit = service_timeout
-        if limit and (self.deadline is None or now + limit < self.deadline):
-            self.deadline = now + limit
-
-
-class Batch:
-    """The answers of a JSON-RPC batch, until all of them are there."""
-
-    def __init__(self, size: int) -> None:
-        self._missing = size
-        self._answers: list[bytes] = []
-
-    def add(self, answer: bytes | None) -> bytes | None:
-        """Take one answer (None for a notification); returns the whole reply with the last."""
-        self._missing -= 1
-        if answer is not None:
-            self._answers.append(answer)
-        if self._missing or not self._answers:
-            return None
-        return b"[" + b",".join(self._answers) + b"]"
-
-
-class Turn(greenlet):
-    """A greenlet that takes up calls of one connection after the other, parked in between.
-
-    It is used again because a new one costs 30 to 40 µs (see `gtask.net.reactor`).
-
-    Attributes:
-        call: the arguments of the `Call` that runs now.
-        execution: that call as an object; made when somebody asks, since most never need one.
-        context: what each call's own context is copied from.
-        is_over: it is parked.
-        is_detached: its call has blocked, and the hub has gone on without it.
-    """
-
-    call: tuple[Any, ...]
-    connection: TaskConnection
-    task: TaskFunction
-    started: float
-
-    def __init__(self, service: TaskService) -> None:
-        super().__init__(parent=service.reactor.hub)
-        self._hub = service.reactor.hub
-        self._spare = service.spare_turns
-        self.context = Context()
-        self.context.run(running_task.set, self.current)
-        self.execution: Execution | None = None
-        self.is_over = False
-        self.is_detached = False
-
-    def run(self, work: Callable[[Turn], None]) -> None:
-        spare, hub = self._spare, self._hub
-        while True:
-            try:
-                work(self)
-            except BaseException:  # the edge: a kill that came between two calls, or our bug
-                log.exception("%r was cut off", self)
-            self.is_over = True
-            if len(spare) >= MAX_SPARE_TURNS:
-                return
-            self.execution = None
-            spare.append(self)
-            try:
-                work = _switch(hub)
-            except BaseException:  # thrown at us while parked, e.g. by a late kill
-                if self in spare:
-                    spare.remove(self)
-                return
-
-    def current(self) -> Execution:
-        """The call that runs in this turn."""
-        execution = self.execution
-        if execution is None:
-            execution = self.execution = Execution(*self.call)
-            execution.connection = self.connection
-            execution.task = self.task
-            execution.set_limit(self.started, self.connection.service.task_timeout)
-        return execution
-
-
-class TaskService:
-    """Runs the tasks of one worker process.
-
-    Args:
-        tasks: what may be called, by name.
-        concurrency: tasks at once; others wait.
-        task_timeout: seconds a task may take by default; 0 is no limit.
-        gauge: where to count.
-    """
-
-    def __init__(
-        self,
-        tasks: dict[str, TaskFunction],
-        reactor: Reactor,
-        gauge: Gauge,
-        *,
-        concurrency: int = 100,
-        task_timeout: float = 60.0,
-        max_frame_bytes: int,
-        max_batch: int = 100,
-        max_send_buffer_bytes: int,
-    ) -> None:
-        self.tasks = tasks
-        for number, task in enumerate(tasks.values(), 1):
-            task.number = number
-        self.reactor = reactor
-        self.gauge = gauge
-        self.concurrency = concurrency
-        self.task_timeout = task_timeout
-        self.max_frame_bytes = max_frame_bytes
-        self.max_batch = max_batch
-        self.max_send_buffer_bytes = max_send_buffer_bytes
-        self.thread = _native_thread()
-        self.connections: set[TaskConnection] = set()
-        self.spare_turns: list[Turn] = []
-        self.waiting: deque[Execution] = deque()
-        self.blocked: set[Execution] = set()
-        self.running = 0  # tasks that have blocked; the one on the CPU is not counted
-        self.is_draining = False
-        self.is_stopping = False  # the drain's time is up: start nothing more
-        self.on_full: Any = None  # called when no turn is left
-        self.on_abandoned: Any = None  # called with the name of a task that cannot be ended
-        self._builtins = {
-            "gtask.ping": self._ping,
-            "gtask.health": self._health,
-            "gtask.functions": self._functions,
-            "gtask.cancel": self._cancel,
-        }
-        pool = reactor.hub.threadpool
-        pool.maxsize = max(pool.maxsize, min(concurrency, 100))
-
-    # -- connections --------------------------------------------------------------------------
-
-    def accept(self, socket: Any, address: Any, tls: Any = None) -> None:
-        """Serve the calls that come in on `socket`."""
-        connection = TaskConnection(self, address)
-        self.connections.add(connection)
-        connection._open(socket, tls)
-
-    def drain(self) -> None:
-        """Let peers go: tell those that understand, close the others between two calls."""
-        self.is_draining = True
-        for connection in list(self.connections):
-            connection.say_goaway()
-
-    def sweep(self, idle_seconds: float = GOAWAY_SECONDS) -> None:
-        """Close connections without calls on which nothing came for `idle_seconds`."""
-        since = monotonic() - idle_seconds
-        for connection in list(self.connections):
-            connection.end_if_idle(since)
-
-    def stop(self) -> None:
-        """The drain's time is up: refuse what waits and what still comes."""
-        self.is_stopping = True
-        while self.waiting:
-            self._refuse(self.waiting.popleft(), Draining("the server is shutting down"))
-
-    def abort(self) -> None:
-        """Close every connection now."""
-        for connection in list(self.connections):
-            connection._abort("stopped")
-
-    @property
-    def is_full(self) -> bool:
-        return self.running >= self.concurrency
-
-    @property
-    def is_idle(self) -> bool:
-        return not self.running and not self.waiting and not self.connections
-
-    def oldest(self) -> tuple[int, float]:
-        """1 + the number of the function that has been running longest, and since when."""
-        if not self.blocked:
-            return 0, 0.0
-        first = min(self.blocked, key=_started)
-        return first.task.number, first.started
-
-    def report(self) -> list[dict[str, Any]]:
-        """Each connection, for the operator."""
-        return [connection.report() for connection in self.connections]
-
-    # -- turns --------------------------------------------------------------------------------
-
-    def wait_for_turn(self, execution: Execution) -> None:
-        """Queue a call; all turns are taken."""
-        if self.is_stopping:
-            self._refuse(execution, Draining("the server is shutting down"))
-        elif execution.dialect != BARE and len(self.waiting) >= MAX_WAITING:
-            data = {"retry_after": 1.0}
-            self._refuse(execution, Overloaded(f"{MAX_WAITING} calls are waiting already", data))
-        else:
-            self.waiting.append(execution)
-            if execution.deadline is not None:
-                self._arm(execution)
-
-    def serve_waiting(self) -> None:
-        """Start what waits, as far as there are turns; only the hub may call this."""
-        while self.waiting and self.running < self.concurrency:
-            execution = self.waiting.popleft()
-            if not execution.is_answered:  # it may have timed out or been cancelled
-                execution.connection.run_waiting(execution)
-
-    def detach(self, execution: Execution, runner: Turn) -> None:
-        """The call has blocked: from now on it is one of those that run."""
-        execution.runner = runner
-        execution.is_counted = True
-        self.blocked.add(execution)
-        self.running += 1
-        self.gauge.blocked(self.running)
-        if execution.deadline is not None and not execution.is_answered:
-            self._arm(execution)
-        if self.running == self.concurrency and self.on_full is not None:
-            self.on_full()
-
-    def attach(self, execution: Execution) -> None:
-        """A call that had blocked has ended."""
-        execution.is_done = True
-        if execution.timer is not None:
-            execution.timer.close()
-            execution.timer = None
-        self._count_out(execution)
-
-    def _count_out(self, execution: Execution) -> None:
-        if execution.is_counted:
-            execution.is_counted = False
-            self.blocked.discard(execution)
-            self.running -= 1
-            self.gauge.blocked(self.running)
-            if self.waiting:
-                self.reactor.loop.run_callback(self.serve_waiting)
-
-    # -- limits -------------------------------------------------------------------------------
-
-    def _arm(self, execution: Execution) -> None:
-        if execution.timer is not None:
-            execution.timer.close()
-        assert execution.deadline is not None
-        execution.timer = self.reactor.loop.timer(max(0.0, execution.deadline - monotonic()))
-        execution.timer.start(self._expired, execution, update=True)
-
-    def _expired(self, execution: Execution) -> None:
-        limit = f"{execution.function}: timed out"
-        if execution.runner is None:
-            self._refuse(execution, TaskTimedOut(f"{limit} before its turn came"))
-            return
-        after = monotonic() - execution.started
-        log.warning("task %r timed out after %.3g s", execution, after)
-        self._refuse(execution, TaskTimedOut(f"{limit} after {after:.3g} s"))
-        self._end(execution, TaskTimeout(limit))
-
-    def _refuse(self, execution: Execution, error: TaskError) -> None:
-        """Answer for a task instead of it."""
-        if not execution.is_answered:
-            execution.connection.answer(execution, execution.error(error))
-
-    def _end(self, execution: Execution, how: BaseException) -> None:
-        """Throw into a task whose caller has been answered, until it ends. Hub only."""
-        if execution.is_done:
-            return
-        execution.runner.throw(how)
-        if execution.is_done:
-            return
-        execution.kills += 1
-        if execution.timer is not None:
-            execution.timer.close()
-            execution.timer = None
-        if execution.kills > KILLS:
-            self._abandon(execution)
-            return
-        wait = CLEANUP_SECONDS if execution.kills == 1 else 1.0
-        execution.timer = self.reactor.loop.timer(wait)
-        execution.timer.start(self._end, execution, GreenletExit("time limit"), update=True)
-
-    def _abandon(self, execution: Execution) -> None:
-        log.error("task %r ignores its end; its turn is given to others", execution)
-        self._count_out(execution)
-        self.gauge.abandoned()
-        if self.on_abandoned is not None:
-            self.on_abandoned(execution.function)
-
-    def failure(self, call: Any, error: BaseException) -> TaskError:
-        """What a caller is told of an exception; the traceback goes to the log."""
-        log.error("task %r failed", call, exc_info=error)
-        try:
-            message = str(error)
-        except Exception:  # a user's own __str__
-            message = ""
-        name = type(error).__name__
-        data = {"type": name, "message": message}
-        return TaskFailed(f"{name}: {message}" if message else name, data)
-
-    # -- built-in functions -------------------------------------------------------------------
-
-    def builtin(self, call: Execution) -> bytes:
-        """The reply to a call of a name that is no task's: one of ours, or unknown."""
-        function = self._builtins.get(call.function)
-        if function is None:
-            return call.error(UnknownTask(f"unknown function {call.function[:100]!r}"))
-        try:
-            return call.result(function(call))
-        except TaskError as error:
-            return call.error(error)
-
-    def _ping(self, call: Execution) -> str:
-        return "pong"
-
-    def _health(self, call: Execution) -> dict[str, Any]:
-        status = "draining" if self.is_draining else "busy" if self.is_full else "ready"
-        return {
-            "status": status,
-            "running": self.running,
-            "waiting": len(self.waiting),
-            "concurrency": self.concurrency,
-            "connections": len(self.connections),
-        }
-
-    def _functions(self, call: Execution) -> list[str]:
-        return sorted(self.tasks)
-
-    def _cancel(self, call: Execution) -> bool:
-        args = call.args
-        if type(args) is not dict or args.keys() != {"id"}:
-            raise BadArguments('gtask.cancel takes {"id": ...}')
-        id = args["id"]
-        target = call.connection.find(id) if type(id) in (int, str) else None
-        if target is None:
-            return False
-        self._refuse(target, TaskCancelled(f"{target.function}: cancelled"))
-        if target.runner is not None:  # by the hub, not by the greenlet that reads this call
-            self.reactor.loop.run_callback(self._end, target, GreenletExit("cancelled"))
-        return True
-
 
 _EMPTY: list[bytes] = []  # never added to
-
-
-def _started(execution: Execution) -> float:
-    return execution.started
 
 
 class TaskConnection(Stream):
@@ -688,7 +276,7 @@ class TaskConnection(Stream):
             execution = turn.current()
             if execution.is_answered and isinstance(error, TaskTimeout | GreenletExit):
                 return self._failed(turn, TaskFailed())  # it ended as it was told to
-            return self._failed(turn, self.service.failure(execution, error))
+            return self._failed(turn, failure_of(execution, error))
 
     def _failed(self, turn: Turn, error: TaskError) -> bytes:
         self.service.gauge.failed()
@@ -831,9 +419,12 @@ class TaskConnection(Stream):
 
     def _flush(self) -> None:
         replies = self._replies
-        replies.append(b"")
-        data = b"\n".join(replies)
-        replies.clear()
+        if len(replies) == 1:
+            data = replies.pop() + b"\n"
+        else:
+            replies.append(b"")
+            data = b"\n".join(replies)
+            replies.clear()
         if self.state == OPEN:
             self._write(data)
 
