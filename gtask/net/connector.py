@@ -103,31 +103,35 @@ class Connector:
         self._stop_watching()
         while self._candidates:
             family, sockaddr = self._candidates.pop(0)
-            socket = self._socket = _socket.socket(family, STREAM)
-            if family != _socket.AF_UNIX:
-                socket.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
             try:
-                code = socket.connect_ex(sockaddr)
-            except OSError as error:  # e.g. a unix path that is too long
-                why = str(error)
-            else:
-                if code == 0:
-                    self._succeed()
-                    return
-                if code == EINPROGRESS:
-                    self._watcher = self._reactor.loop.io(socket.fileno(), WRITE)
-                    self._watcher.start(self._ended)
-                    self._start_timer(1 + len(self._candidates))
-                    return
-                why = os.strerror(code)
-            socket.close()
+                code = self._begin(family, sockaddr)
+            except OSError as error:  # no descriptor left, or a unix path that is too long
+                why = error.strerror or str(error)
+                continue
+            if code == 0:
+                self._succeed()
+                return
+            if code == EINPROGRESS:
+                self._watcher = self._reactor.loop.io(self._socket.fileno(), WRITE)
+                self._watcher.start(self._ended)
+                self._start_timer(1 + len(self._candidates))
+                return
+            why = os.strerror(code)
         self.cancel()
         self._failed(why)
+
+    def _begin(self, family: int, sockaddr: Any) -> int:
+        """Start to connect; returns connect(2)'s error number."""
+        if self._socket is not None:
+            self._socket.close()
+        socket = self._socket = _socket.socket(family, STREAM)
+        if family != _socket.AF_UNIX:
+            socket.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        return int(socket.connect_ex(sockaddr))
 
     def _ended(self) -> None:
         code = self._socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
         if code:
-            self._socket.close()
             self._next(os.strerror(code))
         else:
             self._succeed()
@@ -145,7 +149,6 @@ class Connector:
 
     def _timed_out(self) -> None:
         if self._socket is not None:
-            self._socket.close()
             self._next("timed out")
         else:
             self.cancel()
