@@ -188,6 +188,8 @@ def test_a_stuck_worker_is_dumped_and_replaced_while_others_serve(spawn, functio
 def see_it_killed(worker, function: str, stuck: Peer, neighbour: Peer, pids: set[int]) -> None:
     started = time.monotonic()
     stuck.send(b'{"function": "%s"}\n' % function.encode())
+    # What connects before it gets the CPU may still be accepted by the same worker.
+    wait_until(lambda: worker.status()["services"][0]["running"] == 1)
     answered = 0
     while time.monotonic() - started < 1.5:
         assert call(worker, "pid") in pids
