@@ -311,12 +311,13 @@ class TaskConnection(Stream):
         if type(call) is Execution:
             self._take_call(call, turn)
         elif type(call) is list:
-            self._take_batch(call, turn)
+            self._take_batch(call)
         else:
             assert isinstance(call, InvalidCall)
             self._reply(call.error(call.problem))
 
-    def _take_call(self, call: Execution, turn: Turn) -> None:
+    def _prepare(self, call: Execution) -> bool:
+        """Find the call's task and bind its arguments; if that cannot be, it is answered."""
         service = self.service
         call.connection = self
         if call.dialect != BARE:
@@ -324,26 +325,32 @@ class TaskConnection(Stream):
         task = service.tasks.get(call.function)
         if task is None:
             self._answer_now(call, service.builtin(call))
-            return
+            return False
         try:
             call.bound = task.bind(call.args)
         except BadArguments as error:
             self._answer_now(call, call.error(error))
-            return
+            return False
         call.task = task
         if call.timeout is not None:
             call.deadline = monotonic() + call.timeout
+        return True
+
+    def _take_call(self, call: Execution, turn: Turn) -> None:
+        if not self._prepare(call):
+            return
+        service = self.service
         if service.running >= service.concurrency or service.is_stopping:
             self._keep(call)
             service.wait_for_turn(call)
             return
         turn.execution = call
-        turn.task = task
+        turn.task = call.task
         call.set_limit(monotonic(), service.task_timeout)
         self._conclude(call, self._run(turn, *call.bound, call))
         turn.execution = None
 
-    def _take_batch(self, messages: list[Any], turn: Turn) -> None:
+    def _take_batch(self, messages: list[Any]) -> None:
         self._speaks_rpc = True
         if len(messages) > self.service.max_batch:
             self._reply(protocol_error_reply(batch_too_long(self.service.max_batch)))
@@ -353,7 +360,7 @@ class TaskConnection(Stream):
         for call in calls:
             if type(call) is Execution and call.dialect != BARE:
                 call.batch = batch
-                self._take_batched(call, turn)
+                self._take_batched(call)
                 continue
             if not isinstance(call, InvalidCall):  # an array or a bare task inside a batch
                 call = read_message(None)
@@ -363,24 +370,12 @@ class TaskConnection(Stream):
             if whole:
                 self._reply(whole)
 
-    def _take_batched(self, call: Execution, turn: Turn) -> None:
-        """One call of a batch: the others do not wait for it, should it block."""
-        task = self.service.tasks.get(call.function)
-        if task is None:
-            self._take_call(call, turn)
-            return
-        call.connection = self
-        try:
-            call.bound = task.bind(call.args)
-        except BadArguments as error:
-            self._answer_now(call, call.error(error))
-            return
-        call.task = task
-        if call.timeout is not None:
-            call.deadline = monotonic() + call.timeout
-        self._keep(call)
-        self.service.wait_for_turn(call)
-        self._reactor.loop.run_callback(self.service.serve_waiting)
+    def _take_batched(self, call: Execution) -> None:
+        """One call of a batch, through the queue: the others do not wait for it, if it blocks."""
+        if self._prepare(call):
+            self._keep(call)
+            self.service.wait_for_turn(call)
+            self.service.serve_waiting_soon()
 
     # -- answering ----------------------------------------------------------------------------
 

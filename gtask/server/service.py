@@ -156,6 +156,10 @@ class TaskService:
             if not execution.is_answered:  # it may have timed out or been cancelled
                 execution.connection.run_waiting(execution)
 
+    def serve_waiting_soon(self) -> None:
+        """The same, from a greenlet."""
+        self.reactor.loop.run_callback(self.serve_waiting)
+
     def detach(self, execution: Execution, runner: Turn) -> None:
         """The call has blocked: from now on it is one of those that run."""
         execution.runner = runner
@@ -183,7 +187,7 @@ class TaskService:
             self.running -= 1
             self.gauge.blocked(self.running)
             if self.waiting:
-                self.reactor.loop.run_callback(self.serve_waiting)
+                self.serve_waiting_soon()
 
     # -- limits -------------------------------------------------------------------------------
 
