@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -25,17 +27,20 @@ def module_spawn(
 
 
 def _spawn(tmp_path: Path) -> Iterator[Callable[..., SpawnedWorker]]:
-    spawned: list[SpawnedWorker] = []
+    numbers = itertools.count()
+    with ExitStack() as spawned:
 
-    def start(ini: str, *, env: dict[str, str] | None = None, wait: bool = True, **modules: str):
-        folder = tmp_path / f"worker{len(spawned)}"
-        folder.mkdir()
-        for name, text in modules.items():
-            (folder / f"{name}.py").write_text(text)
-        worker = SpawnedWorker(folder, ini, env=env, wait=wait)
-        spawned.append(worker)
-        return worker
+        def start(
+            ini: str, *, env: dict[str, str] | None = None, wait: bool = True, **modules: str
+        ):
+            folder = tmp_path / f"worker{next(numbers)}"
+            folder.mkdir()
+            for name, text in modules.items():
+                (folder / f"{name}.py").write_text(text)
+            worker = SpawnedWorker(folder, ini, env=env, wait=False)
+            spawned.callback(worker.close)  # whatever happens next, to it or to another one
+            if wait:
+                worker.wait_ready()
+            return worker
 
-    yield start
-    for worker in reversed(spawned):
-        worker.close()
+        yield start
