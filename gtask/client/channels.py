@@ -342,7 +342,10 @@ class RpcChannel(Channel):
         method, params = message.get("method"), message.get("params")
         if method == "gtask.goaway":
             self._endpoint.left_at = monotonic()
-            self.retire()
+            if self.stage == Stage.OPENING:
+                self._abort("the server is shutting down")
+            else:
+                self.retire()
         elif method == "gtask.progress" and type(params) is dict:
             id = params.get("id")
             call = self._board.calls.get(id) if type(id) is int else None

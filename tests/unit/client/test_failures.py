@@ -242,6 +242,19 @@ def test_goaway_is_honoured_without_losing_a_call(peer, connect):
     assert len(board_of(client).alive) == 1
 
 
+def test_goaway_instead_of_a_welcome(peer, connect):
+    leaving = peer(pongs=False)
+    welcoming = peer()
+    client = connect(leaving, welcoming)
+    call = client.call("f", [1])
+    wait_for(lambda: leaving.sockets)
+    pong = b'{"jsonrpc":"2.0","result":"pong","id":0}\n'
+    leaving.sockets[0].sendall(pong + b'{"jsonrpc":"2.0","method":"gtask.goaway","params":{}}\n')
+    assert call.get(timeout=5) == [1]
+    wait_for(lambda: board_of(client).endpoints[0].why == "the server is shutting down")
+    assert not leaving.lines
+
+
 def test_what_a_draining_server_did_not_start_is_made_elsewhere(peer, connect, monkeypatch):
     monkeypatch.setattr("gtask.client.switchboard.FIRST_DELAY", 0.002)
     monkeypatch.setattr("gtask.client.endpoint.FIRST_PAUSE", 0.002)
