@@ -59,7 +59,7 @@ def test_set_up_again_it_opens_the_file_anew(root, tmp_path: Path):
 def test_a_file_that_cannot_be_opened_leaves_the_log_as_it_was(root, tmp_path: Path):
     path = tmp_path / "x.log"
     setup_logging(Settings(log_file=str(path)))
-    with pytest.raises(OSError, match="File exists|Not a directory"):
+    with pytest.raises(OSError, match="File exists"):
         setup_logging(Settings(log_file=str(path / "y")))
     logging.warning("still here")
     assert "still here" in path.read_text()

@@ -110,6 +110,6 @@ def test_what_was_opened_before_a_failure_is_closed_again():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         bad = service("B", f"text://127.0.0.1:{taken.getsockname()[1]}")
         before = len(os.listdir("/proc/self/fd"))
-        with pytest.raises(CannotListen, match="B|address already in use"):
+        with pytest.raises(CannotListen, match="address already in use"):
             listeners.provide([service("A", "text://127.0.0.1:0"), bad], {})
         assert len(os.listdir("/proc/self/fd")) == before
