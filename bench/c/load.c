@@ -1,14 +1,23 @@
-/* A load generator for line-framed JSON tasks: one thread, epoll, every reply checked.
+/* A load generator for servers that echo a text: one thread, epoll, every reply checked.
  *
- * Closed loop: each of --connections keeps --depth tasks in flight, or opens a connection for each
- * task (--per-task). Open loop: with --rate, tasks are due at fixed times whatever the server does,
- * and a latency counts from the time a task was due (no coordinated omission).
+ * A task is one line, {"function":"echo","args":{"text":"..."}}, a JSON-RPC call (--json-rpc) or a
+ * websocket message (--websocket); the right reply is its text as JSON. Each text begins with a
+ * number of its own, so that a reply to another task is a wrong one.
  *
- * Prints one line of JSON: tasks, errors, seconds, and latencies in microseconds.
+ * Closed loop: each connection keeps --depth tasks in flight. Open loop (--rate): tasks are due at
+ * fixed times whatever the server does, and latencies count from when a task was due, so that what
+ * a slow server delays is not left out. --per-task opens a connection for each task.
+ *
+ * All connections are open and have had one reply before the clock starts. With --wait, "ready" is
+ * printed then and a line awaited, and the connections stay open after the result until standard
+ * input ends: whoever measures the server reads its meters in these pauses.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdint.h>
@@ -21,25 +30,47 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BUCKETS = 64 * 32, BUFFER = 1 << 16 };
+enum { BUCKETS = 60 * 32, BUFFER = 1 << 18, DIGITS = 8, SOURCES = 64 };
+static const double GRACE = 10; /* seconds that replies may take after the last task */
+
+struct task {
+    uint64_t due;
+    uint32_t number;
+    int in_flight;
+};
 
 struct connection {
     int fd;
-    long in_flight;
-    long sent_bytes;      /* of the batch that is going out */
-    long got;             /* bytes of the reply so far */
-    int head, count;      /* ring of due times */
-    uint64_t *due;
+    int is_open;         /* a websocket is when its handshake is over */
+    int is_idle;         /* one of --idle */
+    int served;          /* tasks begun in this run */
+    uint64_t opened;
+    int in_flight;
+    int head;            /* of the ring of tasks; the oldest in flight */
+    struct task *tasks;  /* --depth of them */
+    char *out;           /* requests that the kernel has not taken yet */
+    long out_from, out_to;
+    char *reply;         /* a reply of which a part has come */
+    long got;
 };
 
-static struct sockaddr_in server;
-static int connections = 50, depth = 1, per_task = 0, idle = 0, json_rpc = 0;
-static long tasks = 100000, size = 64, started = 0, finished = 0, errors = 0;
-static double rate = 0, seconds_limit = 120;
-static char *request, *batch, *reply;
+static struct sockaddr_in server = {.sin_family = AF_INET};
+static int connections = 50, depth = 1, per_task, json_rpc, websocket, idle, wait_for_go;
+static long tasks = 100000, size = 62;
+static double rate, seconds = 60;
+
+static char *request, *reply;                /* what they are like; number and id differ */
 static long request_length, reply_length;
-static uint64_t histogram[BUCKETS], first_due;
+static long request_number, reply_number;    /* where the number stands */
+static long request_id, reply_id;            /* where the JSON-RPC id stands */
+static int digits;                           /* of the number; a short text has fewer */
+static const unsigned char mask[4] = {0x5a, 0x13, 0xc7, 0x2e};
+
+static struct connection *all;
 static int poller;
+static uint64_t histogram[BUCKETS];
+static long started, finished, errors, most; /* tasks of one connection in a run */
+static char first_error[200];
 
 static uint64_t now_ns(void) {
     struct timespec t;
@@ -47,7 +78,19 @@ static uint64_t now_ns(void) {
     return (uint64_t)t.tv_sec * 1000000000u + t.tv_nsec;
 }
 
-/* 32 buckets to each power of two: at most 3 % off. */
+static void fatal(const char *what) {
+    perror(what);
+    exit(2);
+}
+
+static void *allocate(size_t bytes) {
+    void *memory = calloc(1, bytes);
+    if (!memory) fatal("calloc");
+    return memory;
+}
+
+/* ---- latencies: 32 buckets to each power of two, so at most 3 % off ---- */
+
 static int bucket_of(uint64_t ns) {
     if (ns < 32) return (int)ns;
     int power = 63 - __builtin_clzll(ns);
@@ -57,8 +100,7 @@ static int bucket_of(uint64_t ns) {
 
 static double bucket_us(int index) {
     if (index < 32) return index / 1e3;
-    int power = index / 32 + 4;
-    return (double)((32 + (uint64_t)(index & 31)) << (power - 5)) / 1e3;
+    return (double)((32 + (uint64_t)(index & 31)) << (index / 32 - 1)) / 1e3;
 }
 
 static double percentile(double share) {
@@ -69,182 +111,389 @@ static double percentile(double share) {
     return 0;
 }
 
-static void fatal(const char *what) { perror(what); exit(2); }
+/* ---- requests and replies ---- */
+
+static long websocket_header(char *to, long length, int masked) {
+    unsigned char *header = (unsigned char *)to;
+    int bytes = length < 126 ? 0 : length < 65536 ? 2 : 8;
+    header[0] = 0x81;
+    header[1] = (masked ? 0x80 : 0) | (bytes == 0 ? length : bytes == 2 ? 126 : 127);
+    for (int i = 0; i < bytes; i++) header[2 + i] = length >> (8 * (bytes - 1 - i));
+    if (masked) memcpy(header + 2 + bytes, mask, 4);
+    return 2 + bytes + (masked ? 4 : 0);
+}
 
 static void prepare(void) {
-    char *text = malloc(size + 1);
+    char *text = allocate(size + 1);
     memset(text, 'x', size);
-    text[size] = 0;
-    request = malloc(size + 200);
-    reply = malloc(size + 200);
-    if (json_rpc) {
-        request_length = sprintf(request, "{\"jsonrpc\":\"2.0\",\"method\":\"echo\",\"params\":{\"text\":\"%s\"},\"id\":7}\n", text);
-        reply_length = sprintf(reply, "{\"jsonrpc\":\"2.0\",\"result\":\"%s\",\"id\":7}\n", text);
+    digits = size < DIGITS ? (int)size : DIGITS;
+    request = allocate(size + 200);
+    reply = allocate(size + 200);
+    if (websocket) {
+        request_number = websocket_header(request, size, 1);
+        for (long i = 0; i < size; i++) request[request_number + i] = text[i] ^ mask[i % 4];
+        request_length = request_number + size;
+        reply_number = websocket_header(reply, size + 2, 0) + 1;
+        reply_length = reply_number - 1 + sprintf(reply + reply_number - 1, "\"%s\"", text);
+    } else if (json_rpc) {
+        const char *head = "{\"jsonrpc\":\"2.0\",\"method\":\"echo\",\"params\":{\"text\":\"";
+        const char *answer = "{\"jsonrpc\":\"2.0\",\"result\":\"";
+        request_number = strlen(head);
+        reply_number = strlen(answer);
+        request_length = sprintf(request, "%s%s\"},\"id\":100000000}\n", head, text);
+        reply_length = sprintf(reply, "%s%s\",\"id\":100000000}\n", answer, text);
+        request_id = request_length - 11;
+        reply_id = reply_length - 11;
     } else {
-        request_length = sprintf(request, "{\"function\":\"echo\",\"args\":{\"text\":\"%s\"}}\n", text);
+        const char *head = "{\"function\":\"echo\",\"args\":{\"text\":\"";
+        request_number = strlen(head);
+        reply_number = 1;
+        request_length = sprintf(request, "%s%s\"}}\n", head, text);
         reply_length = sprintf(reply, "\"%s\"\n", text);
     }
-    batch = malloc(request_length * depth);
-    for (int i = 0; i < depth; i++) memcpy(batch + i * request_length, request, request_length);
     free(text);
 }
 
-static int open_socket(void) {
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), one = 1;
-    if (fd < 0) fatal("socket");
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (connect(fd, (struct sockaddr *)&server, sizeof server) && errno != EINPROGRESS) fatal("connect");
-    return fd;
+static void number_text(char *to, uint32_t number, int masked) {
+    for (int i = 0; i < digits; i++, number >>= 4)
+        to[i] = "0123456789abcdef"[number & 15] ^ (masked ? mask[i % 4] : 0);
 }
 
-static void watch(struct connection *c) {
-    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.ptr = c};
+static void write_id(char *to, int slot) {
+    for (int i = 8; i > 0; i--, slot /= 10) to[i] = '0' + slot % 10;
+}
+
+/* The task that `got` answers, or NULL if it is not the reply of one in flight. */
+static struct task *match(struct connection *c, const char *got) {
+    int slot = c->head;
+    if (json_rpc) {
+        slot = 0;
+        for (int i = 1; i < 9; i++) slot = slot * 10 + (got[reply_id + i] - '0');
+        if (slot < 0 || slot >= depth) return NULL;
+    }
+    struct task *task = &c->tasks[slot];
+    if (!task->in_flight) return NULL;
+    number_text(reply + reply_number, task->number, 0);
+    if (json_rpc) write_id(reply + reply_id, slot);
+    return memcmp(got, reply, reply_length) ? NULL : task;
+}
+
+/* ---- connections ---- */
+
+static void fail(struct connection *c, const char *why) {
+    errors += c->in_flight ? c->in_flight : 1;
+    if (!first_error[0]) snprintf(first_error, sizeof first_error, "%s", why);
+}
+
+static void open_connection(struct connection *c) {
+    static int turn;
+    int one = 1;
+    c->opened = now_ns();
+    struct sockaddr_in source = {.sin_family = AF_INET};
+    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    if (c->fd < 0) fatal("socket");
+    /* Sources of their own: one address has but 28,000 ports, some of them in TIME_WAIT. */
+    source.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1 + turn++ % SOURCES);
+    setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
+    if (bind(c->fd, (struct sockaddr *)&source, sizeof source)) fatal("bind");
+    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (connect(c->fd, (struct sockaddr *)&server, sizeof server) && errno != EINPROGRESS)
+        fatal("connect");
+    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = c};
     if (epoll_ctl(poller, EPOLL_CTL_ADD, c->fd, &event)) fatal("epoll_ctl");
+    c->is_open = !websocket;
+    c->in_flight = c->head = 0;
+    c->out_from = c->out_to = c->got = 0;
+    for (int i = 0; i < depth; i++) c->tasks[i].in_flight = 0;
+    if (websocket)
+        c->out_to = sprintf(c->out,
+                            "GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\n"
+                            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+                            ntohs(server.sin_port));
 }
 
-/* Send what is due on the connection; the kernel may take it in parts. */
+static void close_connection(struct connection *c) {
+    if (c->fd >= 0) close(c->fd);
+    c->fd = -1;
+    c->in_flight = 0;
+}
+
+/* Give the kernel what it takes; -1 if the connection is lost. */
 static int push(struct connection *c) {
-    while (c->sent_bytes) {
-        long offset = request_length - (c->sent_bytes - 1) % request_length - 1;
-        long chunk = c->sent_bytes;
-        const char *from = batch + offset;
-        if (chunk > request_length * depth - offset) chunk = request_length * depth - offset;
-        ssize_t sent = send(c->fd, from, chunk, MSG_NOSIGNAL);
-        if (sent < 0) {
-            if (errno == EAGAIN || errno == ENOTCONN) return 0;
-            return -1;
-        }
-        c->sent_bytes -= sent;
+    while (c->out_from < c->out_to) {
+        ssize_t sent = send(c->fd, c->out + c->out_from, c->out_to - c->out_from, MSG_NOSIGNAL);
+        if (sent < 0) return errno == EAGAIN || errno == ENOTCONN ? 0 : -1;
+        c->out_from += sent;
     }
     return 0;
 }
 
-static void begin(struct connection *c, long many, uint64_t due) {
-    for (long i = 0; i < many; i++) {
-        c->due[(c->head + c->count) % depth] = due;
-        c->count++;
+static void add_task(struct connection *c, uint64_t due) {
+    int slot = (c->head + c->in_flight) % depth;
+    if (json_rpc)
+        for (slot = 0; c->tasks[slot].in_flight;) slot++;
+    if (c->out_from == c->out_to) c->out_from = c->out_to = 0;
+    if (c->out_from && c->out_to + request_length > depth * request_length) {
+        memmove(c->out, c->out + c->out_from, c->out_to - c->out_from);
+        c->out_to -= c->out_from;
+        c->out_from = 0;
     }
-    c->in_flight += many;
-    c->sent_bytes += many * request_length;
-    started += many;
-    if (push(c)) errors++;
+    char *to = c->out + c->out_to;
+    memcpy(to, request, request_length);
+    number_text(to + request_number, started, websocket);
+    if (json_rpc) write_id(to + request_id, slot);
+    c->out_to += request_length;
+    c->tasks[slot] = (struct task){.due = due, .number = started, .in_flight = 1};
+    c->in_flight++;
+    c->served++;
+    started++;
 }
 
-static void start_again(struct connection *c) {
-    close(c->fd);
-    c->fd = open_socket();
-    c->in_flight = c->got = c->sent_bytes = 0;
-    c->head = c->count = 0;
-    watch(c);
+static int take_reply(struct connection *c, const char *got, uint64_t now) {
+    struct task *task = match(c, got);
+    if (!task) return -1;
+    histogram[bucket_of(now - task->due)]++;
+    task->in_flight = 0;
+    if (!json_rpc) c->head = (c->head + 1) % depth;
+    c->in_flight--;
+    finished++;
+    return 0;
 }
 
-/* Read replies; returns how many came, or -1 if the connection is lost. */
-static long pull(struct connection *c) {
+static long take_handshake(struct connection *c, char *data, long length) {
+    static const char end[] = "\r\n\r\n"; /* c->got counts how much of it has come */
+    for (long i = 0; i < length; i++) {
+        c->got = data[i] == end[c->got] ? c->got + 1 : data[i] == '\r';
+        if (c->got == 4) {
+            c->is_open = 1;
+            c->got = 0;
+            return i + 1;
+        }
+    }
+    return length;
+}
+
+/* Read what has come; -1 if the connection is lost or a reply is wrong. */
+static int pull(struct connection *c) {
     static char buffer[BUFFER];
-    long came = 0;
     for (;;) {
         ssize_t length = recv(c->fd, buffer, BUFFER, 0);
-        if (length < 0) return errno == EAGAIN ? came : -1;
-        if (length == 0) return -1;
-        for (ssize_t i = 0; i < length;) {
-            long want = reply_length - c->got, have = length - i < want ? length - i : want;
-            if (memcmp(buffer + i, reply + c->got, have)) {
-                fprintf(stderr, "a wrong reply: %.*s\n", (int)(length - i < 200 ? length - i : 200), buffer + i);
-                exit(1);
-            }
-            c->got += have;
-            i += have;
-            if (c->got == reply_length) {
+        if (length < 0 && errno == EAGAIN) return 0;
+        if (length <= 0) {
+            fail(c, length ? strerror(errno) : "closed by the server");
+            return -1;
+        }
+        uint64_t now = now_ns();
+        long at = c->is_open ? 0 : take_handshake(c, buffer, length);
+        while (at < length) {
+            long have = length - at, missing = reply_length - c->got;
+            const char *whole = buffer + at;
+            if (c->got || have < reply_length) {
+                long part = have < missing ? have : missing;
+                memcpy(c->reply + c->got, buffer + at, part);
+                c->got += part;
+                at += part;
+                if (c->got < reply_length) break;
+                whole = c->reply;
                 c->got = 0;
-                came++;
-                histogram[bucket_of(now_ns() - c->due[c->head])]++;
-                c->head = (c->head + 1) % depth;
-                c->count--;
-                c->in_flight--;
-                finished++;
+            } else {
+                at += reply_length;
+            }
+            if (take_reply(c, whole, now)) {
+                char why[120];
+                snprintf(why, sizeof why, "a wrong reply: %.100s", whole);
+                fail(c, why);
+                return -1;
             }
         }
-        if (length < BUFFER) return came;
+        if (length < BUFFER) return 0;
     }
+}
+
+/* ---- runs ---- */
+
+/* Closed loop: as many as fit. */
+static void refill(struct connection *c, long until) {
+    if (rate || c->is_idle || !c->is_open) return;
+    uint64_t due = per_task ? c->opened : now_ns();
+    while (c->in_flight < depth && started < until && c->served < most) add_task(c, due);
+    push(c); /* if it fails, an event tells */
+}
+
+/* Open loop: as many as are due. */
+static void start_due(uint64_t begun, long base, long until) {
+    static int turn;
+    uint64_t now = now_ns();
+    for (int tried = 0; started < until && tried < connections; tried++) {
+        uint64_t due = begun + (uint64_t)((started - base) / rate * 1e9);
+        if (due > now) return;
+        struct connection *c = &all[turn++ % connections];
+        if (c->in_flight >= depth || (!per_task && !c->is_open)) continue;
+        if (per_task) open_connection(c);
+        add_task(c, due);
+        push(c);
+        tried = -1;
+    }
+}
+
+static void handle(struct connection *c, uint32_t events, long until) {
+    int lost = 0;
+    if (c->fd < 0) return;
+    if (push(c)) {
+        fail(c, strerror(errno));
+        lost = 1;
+    } else if (events & (EPOLLIN | EPOLLERR | EPOLLHUP | EPOLLRDHUP)) {
+        long before = finished;
+        lost = pull(c) < 0;
+        if (!lost && (events & EPOLLRDHUP)) {
+            if (!(per_task && finished > before)) fail(c, "closed by the server");
+            lost = 1;
+        }
+        if (per_task && finished > before) lost = 1; /* it has served: that was its only task */
+    }
+    if (lost) {
+        close_connection(c);
+        if (!per_task || (!rate && started < until && c->served < most)) open_connection(c);
+    }
+    if (c->fd >= 0) refill(c, until);
+}
+
+/* Run `many` tasks; returns the seconds they took. */
+static double run(long many, double limit) {
+    struct epoll_event events[512];
+    long base = started, until = started + many, errors_before = errors;
+    uint64_t begun = now_ns(), end = begun + (uint64_t)(limit * 1e9);
+    uint64_t last = end + (uint64_t)(GRACE * 1e9), now;
+    finished = 0;
+    for (int i = 0; i < connections; i++) {
+        all[i].served = 0;
+        if (per_task && !rate) open_connection(&all[i]);
+        if (all[i].fd >= 0) refill(&all[i], until);
+    }
+    while (finished + errors - errors_before < until - base && (now = now_ns()) < last) {
+        if (now > end && until > started) until = started;
+        if (rate) start_due(begun, base, until);
+        /* In an open loop this spins: a timer would be late by more than the server takes. */
+        int ready = epoll_wait(poller, events, 512, rate ? 0 : 100);
+        for (int i = 0; i < ready; i++) handle(events[i].data.ptr, events[i].events, until);
+    }
+    long lost = until - base - finished - (errors - errors_before);
+    if (lost > 0) {
+        errors += lost;
+        if (!first_error[0]) snprintf(first_error, sizeof first_error, "no reply in time");
+    }
+    return (now_ns() - begun) / 1e9;
+}
+
+static void print_string(const char *text) {
+    putchar('"');
+    for (; *text; text++)
+        if (*text == '"' || *text == '\\')
+            printf("\\%c", *text);
+        else if ((unsigned char)*text >= 32 && (unsigned char)*text < 127)
+            putchar(*text);
+    putchar('"');
+}
+
+static void usage(void) {
+    fprintf(stderr,
+            "usage: load --port PORT [options]\n"
+            "  --tasks N         how many (100000)\n"
+            "  --seconds S       start none after so long (60)\n"
+            "  --connections N   at once (50)\n"
+            "  --depth N         tasks in flight on each (1)\n"
+            "  --rate R          tasks a second, at fixed times (0: as fast as they are answered)\n"
+            "  --size BYTES      of the text (62: the task's line has 100)\n"
+            "  --idle N          further connections that send nothing (0)\n"
+            "  --per-task        a connection for each task\n"
+            "  --json-rpc        JSON-RPC calls with ids instead of bare tasks\n"
+            "  --websocket       websocket messages\n"
+            "  --wait            print \"ready\" and await a line before the clock starts\n");
+    exit(2);
+}
+
+static void read_options(int argc, char **argv) {
+    static const struct option options[] = {
+        {"port", 1, 0, 'p'},     {"tasks", 1, 0, 't'},     {"seconds", 1, 0, 's'},
+        {"connections", 1, 0, 'c'}, {"depth", 1, 0, 'd'},  {"rate", 1, 0, 'r'},
+        {"size", 1, 0, 'z'},     {"idle", 1, 0, 'i'},      {"per-task", 0, &per_task, 1},
+        {"json-rpc", 0, &json_rpc, 1}, {"websocket", 0, &websocket, 1},
+        {"wait", 0, &wait_for_go, 1}, {0, 0, 0, 0}};
+    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) switch (option) {
+            case 'p': server.sin_port = htons(atoi(optarg)); break;
+            case 't': tasks = atol(optarg); break;
+            case 's': seconds = atof(optarg); break;
+            case 'c': connections = atoi(optarg); break;
+            case 'd': depth = atoi(optarg); break;
+            case 'r': rate = atof(optarg); break;
+            case 'z': size = atol(optarg); break;
+            case 'i': idle = atoi(optarg); break;
+            case 0: break;
+            default: usage();
+        }
+    if (!server.sin_port || optind < argc || connections < 1 || depth < 1 || size < 1) usage();
+    if (per_task) depth = 1;
+}
+
+/* Open them a few at a time, so that the server's queue does not overflow. */
+static void open_all(struct connection *list, int many) {
+    for (int i = 0; i < many; i++) {
+        open_connection(&list[i]);
+        if (i % 100 == 99) usleep(2000);
+    }
+}
+
+static struct connection *make(int many) {
+    struct connection *list = allocate(many * sizeof *list);
+    for (int i = 0; i < many; i++) {
+        list[i].fd = -1;
+        list[i].tasks = allocate(depth * sizeof(struct task));
+        list[i].out = allocate(depth * request_length + 400);
+        list[i].reply = allocate(reply_length);
+    }
+    return list;
 }
 
 int main(int argc, char **argv) {
-    server.sin_family = AF_INET;
-    for (int i = 1; i + 1 < argc; i += 2) {
-        const char *value = argv[i + 1];
-        if (!strcmp(argv[i], "--port")) server.sin_port = htons(atoi(value));
-        else if (!strcmp(argv[i], "--connections")) connections = atoi(value);
-        else if (!strcmp(argv[i], "--depth")) depth = atoi(value);
-        else if (!strcmp(argv[i], "--tasks")) tasks = atol(value);
-        else if (!strcmp(argv[i], "--size")) size = atol(value);
-        else if (!strcmp(argv[i], "--per-task")) per_task = atoi(value);
-        else if (!strcmp(argv[i], "--idle")) idle = atoi(value);
-        else if (!strcmp(argv[i], "--json-rpc")) json_rpc = atoi(value);
-        else if (!strcmp(argv[i], "--rate")) rate = atof(value);
-        else if (!strcmp(argv[i], "--seconds")) seconds_limit = atof(value);
-        else { fprintf(stderr, "unknown option %s\n", argv[i]); return 2; }
-    }
-    inet_pton(AF_INET, "127.0.0.1", &server.sin_addr);
+    char line[16];
     struct rlimit limit;
+    read_options(argc, argv);
+    server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     getrlimit(RLIMIT_NOFILE, &limit);
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
     prepare();
     poller = epoll_create1(0);
-    for (int i = 0; i < idle; i++) {
-        open_socket();
-        if (i % 100 == 99) usleep(5000); /* let the server accept them */
+    all = make(connections);
+    if (!per_task) open_all(all, connections);
+    double wanted = rate;
+    rate = 0;
+    most = depth;
+    run((long)connections * depth, seconds);
+    most = LONG_MAX;
+    rate = wanted;
+    if (errors) {
+        fprintf(stderr, "load: before the start: %s\n", first_error);
+        return 1;
     }
-    struct connection *all = calloc(connections, sizeof *all);
-    for (int i = 0; i < connections; i++) {
-        all[i].fd = open_socket();
-        all[i].due = calloc(depth, sizeof(uint64_t));
-        watch(&all[i]);
+    if (idle) {
+        struct connection *list = make(idle);
+        for (int i = 0; i < idle; i++) list[i].is_idle = 1;
+        open_all(list, idle);
     }
-    if (idle) sleep(1);
-    uint64_t start = first_due = now_ns(), end = start + (uint64_t)(seconds_limit * 1e9);
-    if (!rate)
-        for (int i = 0; i < connections && started < tasks; i++)
-            begin(&all[i], depth < tasks - started ? depth : tasks - started, start);
-    struct epoll_event events[1024];
-    int turn = 0;
-    while (finished + errors < tasks && now_ns() < end) {
-        int timeout = 100;
-        if (rate) {
-            uint64_t now = now_ns(), due = start + (uint64_t)(started / rate * 1e9);
-            int tried = 0;
-            while (started < tasks && due <= now && tried < connections) {
-                struct connection *c = &all[turn++ % connections];
-                tried++;
-                if (c->count >= depth) continue;
-                begin(c, 1, due);
-                tried = 0;
-                due = start + (uint64_t)(started / rate * 1e9);
-            }
-            timeout = 0; /* a busy loop: the generator has a processor of its own */
-        }
-        int ready = epoll_wait(poller, events, 1024, timeout);
-        for (int i = 0; i < ready; i++) {
-            struct connection *c = events[i].data.ptr;
-            if (push(c)) errors++;
-            long came = events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR) ? pull(c) : 0;
-            if (came < 0) {
-                errors += c->in_flight;
-                start_again(c);
-                came = depth;
-            }
-            if (came > 0 && !rate) {
-                if (per_task) start_again(c);
-                long left = tasks - started;
-                if (left > 0) begin(c, came < left ? came : left, now_ns());
-            } else if (came > 0 && per_task) {
-                start_again(c);
-            }
-        }
+    memset(histogram, 0, sizeof histogram);
+    if (wait_for_go) {
+        puts("ready");
+        fflush(stdout);
+        if (!fgets(line, sizeof line, stdin)) return 1;
     }
-    double seconds = (now_ns() - start) / 1e9;
-    printf("{\"tasks\":%ld,\"errors\":%ld,\"seconds\":%.4f,\"p50\":%.1f,\"p90\":%.1f,\"p99\":%.1f,\"p999\":%.1f,\"max\":%.1f}\n",
-           finished, errors + (started - finished - errors > 0 ? started - finished - errors : 0), seconds,
-           percentile(.5), percentile(.9), percentile(.99), percentile(.999), percentile(1));
+    double took = run(tasks, seconds);
+    printf("{\"tasks\":%ld,\"errors\":%ld,\"seconds\":%.6f,\"error\":", finished, errors, took);
+    print_string(first_error);
+    printf(",\"p50\":%.1f,\"p90\":%.1f,\"p99\":%.1f,\"p999\":%.1f,\"max\":%.1f}\n", percentile(.5),
+           percentile(.9), percentile(.99), percentile(.999), percentile(1));
+    fflush(stdout);
+    while (wait_for_go && fgets(line, sizeof line, stdin)) continue;
     return 0;
 }

@@ -1,26 +1,42 @@
 <?php
-// The Workerman page's task worker. Usage: WORKERMAN_DIR=... php workerman.php PORT COUNT
+// The Workerman page's task worker; with a third argument, its websocket front end before it.
+// Usage: WORKERMAN_DIR=... php workerman.php PORT COUNT [TASK_PORT]
+use Workerman\Connection\AsyncTcpConnection;
 use Workerman\Worker;
 
 spl_autoload_register(function ($class) {
-    $file = getenv('WORKERMAN_DIR') . '/src/' . str_replace('\\', '/', substr($class, strlen('Workerman\\'))) . '.php';
+    $file = getenv('WORKERMAN_DIR') . '/src/' . strtr(substr($class, strlen('Workerman\\')), '\\', '/') . '.php';
     if (is_file($file)) {
         require $file;
     }
 });
 
-function echo_text($args) {
-    return $args['text'];
-}
+[, $port, $count] = $argv;
+$task_port = $argv[3] ?? $port;
 
-$functions = ['echo' => 'echo_text'];
-$worker = new Worker('Text://127.0.0.1:' . $argv[1]);
-$worker->count = (int) $argv[2];
+$functions = ['echo' => fn($args) => $args['text']];
+$worker = new Worker("Text://127.0.0.1:$task_port");
+$worker->count = (int) $count;
 $worker->onMessage = function ($connection, $data) use ($functions) {
     $task = json_decode($data, true);
     $connection->send(json_encode($functions[$task['function']]($task['args'])));
 };
-Worker::$pidFile = sys_get_temp_dir() . '/gtask-bench-' . $argv[1] . '.pid';
+
+if ($task_port !== $port) {
+    $web = new Worker("websocket://127.0.0.1:$port");
+    $web->onMessage = function ($ws, $message) use ($task_port) {
+        $task = new AsyncTcpConnection("Text://127.0.0.1:$task_port");
+        $task->send(json_encode(['function' => 'echo', 'args' => ['text' => $message]]));
+        $task->onMessage = function ($task, $result) use ($ws) {
+            $task->close();
+            $ws->send($result);
+        };
+        $task->connect();
+    };
+}
+
+Worker::$pidFile = sys_get_temp_dir() . "/gtask-bench-$port.pid";
+Worker::$statusFile = sys_get_temp_dir() . "/gtask-bench-$port.status";
 Worker::$logFile = '/dev/null';
 Worker::$command = 'start';
 Worker::runAll();

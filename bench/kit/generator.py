@@ -1,0 +1,80 @@
+"""Drives the load generator, bench/c/load.c, and reads a server's meters around its run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .servers import BUILD, LOAD_CPU, Server
+
+SOURCES = Path(__file__).resolve().parents[1] / "c"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run; times in microseconds."""
+
+    tasks: int
+    errors: int
+    error: str
+    rate: float
+    cpu_us: float
+    p50: float
+    p99: float
+    p999: float
+    max: float
+
+
+def build() -> None:
+    """Compile the C programs, where their sources are newer."""
+    BUILD.mkdir(exist_ok=True)
+    for source in SOURCES.glob("*.c"):
+        target = BUILD / source.stem
+        if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
+            subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-o", target, source], check=True)
+
+
+def run(server: Server, **options: Any) -> Result:
+    """One run of the load generator against `server`; options as `load --help` tells.
+
+    `seconds=1.5` without `tasks` is as many as are answered in that time.
+    """
+    options.setdefault("tasks", 100_000_000)
+    command = [str(BUILD / "load"), "--port", str(server.port), "--wait"]
+    for name, value in options.items():
+        flag = "--" + name.replace("_", "-")
+        if value is not False:
+            command += [flag] if value is True else [flag, str(value)]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, {LOAD_CPU}),
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        if process.stdout.readline() != "ready\n":
+            raise SystemExit(f"{server.name}: {process.stderr.read()}{' '.join(command)}")
+        before = server.cpu_seconds()
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+        time.sleep(0.02)  # what the server does after its last answer
+        used = server.cpu_seconds() - before
+    if not line:
+        raise SystemExit(f"{server.name}: the load generator died: {' '.join(command)}")
+    told = json.loads(line)
+    if rate := options.get("rate"):  # what was achieved of it
+        told["rate"] = min(rate, told["tasks"] / told["seconds"])
+    else:
+        told["rate"] = told["tasks"] / told["seconds"]
+    del told["seconds"], told["p90"]
+    return Result(**told, cpu_us=used / max(1, told["tasks"]) * 1e6)

@@ -1,0 +1,225 @@
+"""What is measured: each pattern is a function whose docstring says what, for table and report."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+from kit import generator, servers
+from kit.servers import BENCH, LOAD_CPU, Server, running
+from kit.table import Row, Target, Terminal
+
+WORKERMAN, NAIVE = "Workerman", "gevent StreamServer"
+
+
+@dataclass
+class Pattern:
+    measure: Callable[[Bench], None]
+    targets: tuple[Target, ...]
+    plot: str | None  # what its plot shows over the cases, a name of Row's lists
+
+    @property
+    def name(self) -> str:
+        return self.measure.__name__.replace("_", "-")
+
+    @property
+    def text(self) -> str:
+        return " ".join((self.measure.__doc__ or "").split())
+
+
+PATTERNS: dict[str, Pattern] = {}
+
+
+def pattern(*targets: Target, plot: str | None = None) -> Callable[..., Any]:
+    def add(measure: Callable[[Bench], None]) -> Callable[[Bench], None]:
+        made = Pattern(measure, targets, plot)
+        PATTERNS[made.name] = made
+        return measure
+
+    return add
+
+
+@dataclass
+class Bench:
+    """One run over some patterns.
+
+    Attributes:
+        rounds: of each case, interleaved between its servers.
+        seconds: of one measurement.
+    """
+
+    rounds: int
+    seconds: float
+    terminal: Terminal = field(default_factory=Terminal)
+    rows: list[Row] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    current: Pattern | None = None
+
+    def run(self, one: Pattern) -> None:
+        self.current = one
+        self.terminal.heading(one.name, one.text)
+        one.measure(self)
+
+    def case(self, name: str, measures: dict[str, Callable[[], object]]) -> None:
+        """Call each server's measure once a round, one server after the other."""
+        assert self.current is not None
+        rows = [Row(self.current.name, name, server) for server in measures]
+        for _ in range(self.rounds):
+            for row, measure in zip(rows, measures.values(), strict=True):
+                row.add(measure())
+        self.rows += rows
+        self.terminal.case(name, rows, self.current.targets)
+
+    def load(self, name: str, chosen: list[Server], **options: Any) -> None:
+        """A case of the load generator's."""
+        options.setdefault("seconds", self.seconds)
+        self.case(
+            name,
+            {one.name: lambda one=one: generator.run(one, **options) for one in chosen},  # type: ignore[misc]
+        )
+
+    def note(self, text: str) -> None:
+        assert self.current is not None
+        self.notes.append((self.current.name, text))
+        print(f"  {text}", flush=True)
+
+
+# -- the four that the targets are for ------------------------------------------------------------
+
+
+@pattern(Target(WORKERMAN, 1.3), Target(NAIVE, 0.5))
+def kept(bench: Bench) -> None:
+    """50 kept connections, one 100-byte task at a time on each, one process."""
+    with running(servers.gtask(), servers.workerman(), servers.naive(), servers.c_echo()) as chosen:
+        bench.load("", chosen)
+
+
+@pattern(Target(WORKERMAN, 0.5))
+def in_flight(bench: Bench) -> None:
+    """50 kept connections, 16 tasks in flight on each, one process."""
+    with running(servers.gtask(), servers.workerman(), servers.naive(), servers.c_echo()) as chosen:
+        bench.load("", chosen, depth=16)
+
+
+@pattern(Target(WORKERMAN, 1.3))
+def per_task(bench: Bench) -> None:
+    """A connection for each task, 50 at once, one process: the way of the Workerman page."""
+    with running(servers.gtask(), servers.workerman(), servers.naive(), servers.c_echo()) as chosen:
+        bench.load("", chosen, per_task=True)
+
+
+@pattern()
+def page(bench: Bench) -> None:
+    """The whole page: 20 websockets, for each message a connection to a task worker, and back.
+    CPU time is that of front end and worker together."""
+    with running(
+        servers.gtask(page=True), servers.workerman(page=True), servers.naive_page()
+    ) as chosen:
+        bench.load("", chosen, websocket=True, connections=20)
+
+
+# -- over a range ---------------------------------------------------------------------------------
+
+
+@pattern(plot="cpu_us")
+def json_rpc(bench: Bench) -> None:
+    """JSON-RPC calls with ids beside bare tasks: 50 kept connections, 1 and 16 in flight."""
+    with running(servers.gtask()) as (server,):
+        for depth in (1, 16):
+            bench.case(
+                f"{depth} in flight",
+                {
+                    "gtask": lambda: _load(bench, server, depth=depth),
+                    "gtask, JSON-RPC": lambda: _load(bench, server, depth=depth, json_rpc=True),
+                },
+            )
+
+
+@pattern(plot="cpu_us")
+def processes(bench: Bench) -> None:
+    """A connection for each task, 50 at once, on 1 to 100 processes: whether a herd wakes."""
+    for count in (1, 4, 16, 100):
+        with running(servers.gtask(count=count), servers.workerman(count)) as chosen:
+            bench.load(str(count), chosen, per_task=True)
+
+
+@pattern(plot="cpu_us")
+def payloads(bench: Bench) -> None:
+    """Texts of 10 bytes to 1 MB, one at a time on each of 10 kept connections."""
+    with running(servers.gtask(), servers.workerman(), servers.naive()) as chosen:
+        for size in (10, 100, 1_000, 10_000, 100_000, 1_000_000):
+            bench.load(str(size), chosen, connections=10, size=size)
+
+
+@pattern(plot="cpu_us")
+def connections(bench: Bench) -> None:
+    """1 to 10,000 kept connections, one 100-byte task at a time on each. Workerman's select loop
+    ends at 1,024."""
+    limits = {"max_connections": 20_000}
+    with running(servers.gtask(**limits), servers.workerman(), servers.naive()) as chosen:
+        for many in (1, 10, 100, 1_000, 10_000):
+            able = [one for one in chosen if many < 1_000 or one.name != WORKERMAN]
+            bench.load(str(many), able, connections=many)
+
+
+@pattern(plot="p99")
+def latency(bench: Bench) -> None:
+    """Tasks that are due at fixed times, so many a second, on 50 kept connections; a latency counts
+    from when its task was due."""
+    with running(servers.gtask(), servers.workerman(), servers.naive(), servers.c_echo()) as chosen:
+        for rate in (1_000, 3_000, 10_000, 20_000, 30_000):
+            bench.load(str(rate), chosen, rate=rate, depth=256)
+
+
+@pattern(plot="p99")
+def latency_per_task(bench: Bench) -> None:
+    """The same with a connection for each task."""
+    with running(servers.gtask(), servers.workerman(), servers.naive(), servers.c_echo()) as chosen:
+        for rate in (1_000, 3_000, 10_000):
+            bench.load(str(rate), chosen, rate=rate, per_task=True, connections=1000)
+
+
+# -- the calling side -----------------------------------------------------------------------------
+
+CALLERS = {
+    "TaskClient": "task-client",
+    "AsyncTcpConnection": "connection",
+    "gevent socket": "socket",
+}
+
+
+@pattern(Target("gevent socket", 1.5, server="AsyncTcpConnection"))
+def caller(bench: Bench) -> None:
+    """The CPU time of the calling process, 50 calls at once: TaskClient over a few connections that
+    it keeps; AsyncTcpConnection and a bare gevent socket with a connection for each task."""
+    calls = int(20_000 * bench.seconds)
+    with running(servers.gtask()) as (server,):
+        bench.case(
+            "",
+            {name: lambda way=way: call(way, server, calls) for name, way in CALLERS.items()},  # type: ignore[misc]
+        )
+
+
+def call(way: str, server: Server, calls: int) -> SimpleNamespace:
+    """A calling process, bench/servers/caller.py, and its own figures."""
+    done = subprocess.run(
+        [sys.executable, str(BENCH / "servers/caller.py"), way, str(server.port), str(calls)],
+        env={**os.environ, "PYTHONPATH": servers.PYTHON_PATH},
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: os.sched_setaffinity(0, {LOAD_CPU}),
+    )
+    if done.returncode:
+        raise SystemExit(f"{way}: {done.stderr}")
+    return SimpleNamespace(**json.loads(done.stdout))
+
+
+def _load(bench: Bench, server: Server, **options: Any) -> generator.Result:
+    return generator.run(server, seconds=bench.seconds, **options)

@@ -1,0 +1,21 @@
+"""Celery: its Redis transport and result backend, all else default."""
+
+import os
+
+from celery import Celery
+
+URL = f"redis://127.0.0.1:{os.environ['REDIS_PORT']}/0"
+app = Celery("bench", broker=URL, backend=URL)
+
+
+@app.task
+def echo(text):
+    return text
+
+
+def call(text):
+    return echo.delay(text)
+
+
+def result(call):
+    return call.get(timeout=60)
