@@ -320,8 +320,8 @@ class TaskConnection(Stream):
         """Find the call's task and bind its arguments; if that cannot be, it is answered."""
         service = self.service
         call.connection = self
-        if call.dialect != BARE:
-            self._speaks_rpc = True
+        if call.dialect != BARE and not self._speaks_rpc:
+            self._hear_rpc()
         task = service.tasks.get(call.function)
         if task is None:
             self._answer_now(call, service.builtin(call))
@@ -350,8 +350,15 @@ class TaskConnection(Stream):
         self._conclude(call, self._run(turn, *call.bound, call))
         turn.execution = None
 
-    def _take_batch(self, messages: list[Any]) -> None:
+    def _hear_rpc(self) -> None:
+        """The peer turns out to speak JSON-RPC, so it understands a goaway it was not sent."""
         self._speaks_rpc = True
+        if self.service.is_draining:
+            self.say_goaway()
+
+    def _take_batch(self, messages: list[Any]) -> None:
+        if not self._speaks_rpc:
+            self._hear_rpc()
         if len(messages) > self.service.max_batch:
             self._reply(protocol_error_reply(batch_too_long(self.service.max_batch)))
             return

@@ -142,6 +142,20 @@ def test_reloads_under_kept_connections_that_honour_goaway(spawn):
     assert load.calls > 300
 
 
+def test_a_peer_that_first_speaks_during_the_drain_is_told_to_go_too(spawn):
+    """Else it would stay until `stop_timeout`, and have a call cut off then."""
+    worker = spawn(INI.replace("count = 3", "count = 1"), tasks=version(1))
+    with worker.peer() as peer:
+        wait_until(lambda: worker.status()["services"][0]["connections"] == 1)
+        worker.send_signal(signal.SIGTERM)
+        wait_until(lambda: "SIGTERM: draining" in worker.text)
+        peer.send(b'{"jsonrpc": "2.0", "method": "nap", "params": [0.1], "id": 1}\n')
+        said = [peer.json(), peer.json()]
+        assert {"jsonrpc": "2.0", "method": "gtask.goaway", "params": {}} in said
+        assert {"jsonrpc": "2.0", "result": 1, "id": 1} in said
+    assert worker.process.wait(5) == 0
+
+
 def test_running_tasks_finish_on_the_old_code(spawn):
     worker = spawn(INI, tasks=version(1))
     with worker.peer() as peer:
