@@ -74,7 +74,7 @@ def run_worker(worker: Worker, place: Place) -> int:
 class _Process:
     def __init__(self, worker: Worker, place: Place) -> None:
         self.worker = worker
-        self.settings = worker.settings()
+        self.settings = worker.checked or worker.settings()
         self.place = place
         self.gauge = Gauge(place.scoreboard, place.row)
         self.gauge.boot(os.getpid())

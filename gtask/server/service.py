@@ -82,8 +82,9 @@ class TaskService:
             "gtask.functions": self._functions,
             "gtask.cancel": self._cancel,
         }
-        pool = reactor.hub.threadpool
-        pool.maxsize = max(pool.maxsize, min(concurrency, 100))
+        # For the pool of `blocking` tasks. It is made by its first use, and not before: as each
+        # worker's own, it would take 250 kB.
+        reactor.hub.threadpool_size = max(10, min(concurrency, 100))
 
     # -- connections --------------------------------------------------------------------------
 
