@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,11 +23,16 @@ WORKERMAN, NAIVE = "Workerman", "gevent StreamServer"
 class Pattern:
     measure: Callable[[Bench], None]
     targets: tuple[Target, ...]
-    plot: str | None  # what its plot shows over the cases, a name of Row's lists
+    plot: str | None  # what its plot shows over the cases: one of Row's lists
+    axis: str  # what the cases, numbers then, are
 
     @property
     def name(self) -> str:
         return self.measure.__name__.replace("_", "-")
+
+    @property
+    def title(self) -> str:
+        return self.name.replace("-", " ").capitalize()
 
     @property
     def text(self) -> str:
@@ -36,9 +42,9 @@ class Pattern:
 PATTERNS: dict[str, Pattern] = {}
 
 
-def pattern(*targets: Target, plot: str | None = None) -> Callable[..., Any]:
+def pattern(*targets: Target, plot: str | None = None, axis: str = "") -> Callable[..., Any]:
     def add(measure: Callable[[Bench], None]) -> Callable[[Bench], None]:
-        made = Pattern(measure, targets, plot)
+        made = Pattern(measure, targets, plot, axis)
         PATTERNS[made.name] = made
         return measure
 
@@ -81,7 +87,7 @@ class Bench:
         options.setdefault("seconds", self.seconds)
         self.case(
             name,
-            {one.name: lambda one=one: generator.run(one, **options) for one in chosen},  # type: ignore[misc]
+            {one.name: partial(generator.run, one, **options) for one in chosen},
         )
 
     def note(self, text: str) -> None:
@@ -127,21 +133,19 @@ def page(bench: Bench) -> None:
 # -- over a range ---------------------------------------------------------------------------------
 
 
-@pattern(plot="cpu_us")
+@pattern()
 def json_rpc(bench: Bench) -> None:
     """JSON-RPC calls with ids beside bare tasks: 50 kept connections, 1 and 16 in flight."""
     with running(servers.gtask()) as (server,):
         for depth in (1, 16):
+            run = partial(generator.run, server, seconds=bench.seconds, depth=depth)
             bench.case(
                 f"{depth} in flight",
-                {
-                    "gtask": lambda: _load(bench, server, depth=depth),
-                    "gtask, JSON-RPC": lambda: _load(bench, server, depth=depth, json_rpc=True),
-                },
+                {"gtask": run, "gtask, JSON-RPC": partial(run, json_rpc=True)},
             )
 
 
-@pattern(plot="cpu_us")
+@pattern(plot="cpu_us", axis="processes")
 def processes(bench: Bench) -> None:
     """A connection for each task, 50 at once, on 1 to 100 processes: whether a herd wakes."""
     for count in (1, 4, 16, 100):
@@ -149,7 +153,7 @@ def processes(bench: Bench) -> None:
             bench.load(str(count), chosen, per_task=True)
 
 
-@pattern(plot="cpu_us")
+@pattern(plot="cpu_us", axis="bytes of text")
 def payloads(bench: Bench) -> None:
     """Texts of 10 bytes to 1 MB, one at a time on each of 10 kept connections."""
     with running(servers.gtask(), servers.workerman(), servers.naive()) as chosen:
@@ -157,18 +161,18 @@ def payloads(bench: Bench) -> None:
             bench.load(str(size), chosen, connections=10, size=size)
 
 
-@pattern(plot="cpu_us")
+@pattern(plot="cpu_us", axis="kept connections")
 def connections(bench: Bench) -> None:
     """1 to 10,000 kept connections, one 100-byte task at a time on each. Workerman's select loop
     ends at 1,024."""
-    limits = {"max_connections": 20_000}
-    with running(servers.gtask(**limits), servers.workerman(), servers.naive()) as chosen:
+    roomy = servers.gtask(max_connections=20_000)
+    with running(roomy, servers.workerman(), servers.naive()) as chosen:
         for many in (1, 10, 100, 1_000, 10_000):
             able = [one for one in chosen if many < 1_000 or one.name != WORKERMAN]
             bench.load(str(many), able, connections=many)
 
 
-@pattern(plot="p99")
+@pattern(plot="p99", axis="tasks a second")
 def latency(bench: Bench) -> None:
     """Tasks that are due at fixed times, so many a second, on 50 kept connections; a latency counts
     from when its task was due."""
@@ -177,7 +181,7 @@ def latency(bench: Bench) -> None:
             bench.load(str(rate), chosen, rate=rate, depth=256)
 
 
-@pattern(plot="p99")
+@pattern(plot="p99", axis="tasks a second")
 def latency_per_task(bench: Bench) -> None:
     """The same with a connection for each task."""
     with running(servers.gtask(), servers.workerman(), servers.naive(), servers.c_echo()) as chosen:
@@ -202,7 +206,7 @@ def caller(bench: Bench) -> None:
     with running(servers.gtask()) as (server,):
         bench.case(
             "",
-            {name: lambda way=way: call(way, server, calls) for name, way in CALLERS.items()},  # type: ignore[misc]
+            {name: partial(call, way, server, calls) for name, way in CALLERS.items()},
         )
 
 
@@ -219,7 +223,3 @@ def call(way: str, server: Server, calls: int) -> SimpleNamespace:
     if done.returncode:
         raise SystemExit(f"{way}: {done.stderr}")
     return SimpleNamespace(**json.loads(done.stdout))
-
-
-def _load(bench: Bench, server: Server, **options: Any) -> generator.Result:
-    return generator.run(server, seconds=bench.seconds, **options)

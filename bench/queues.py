@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -43,7 +44,12 @@ def queues(bench: Bench) -> None:
     with running(servers.gtask()) as (gtask,):
         measures: dict[str, Callable[[int, int], object]] = {
             "gtask": lambda many, at_once: _call(
-                Path(sys.executable), "gtask_tasks", {"GTASK_PORT": str(gtask.port)}, [gtask], many, at_once
+                Path(sys.executable),
+                "gtask_tasks",
+                {"GTASK_PORT": str(gtask.port)},
+                [gtask],
+                many,
+                at_once,
             )
         }
         others = [(name, *_servers(redis, python, *words)) for name, words in WORKERS.items()]
@@ -69,10 +75,7 @@ def _case(
         many[name] = max(at_once, 20, int(rate * seconds) // at_once * at_once)
     bench.case(
         case,
-        {
-            name: lambda name=name, measure=measure: measure(many[name], at_once)  # type: ignore[misc]
-            for name, measure in measures.items()
-        },
+        {name: partial(measure, many[name], at_once) for name, measure in measures.items()},
     )
 
 
@@ -136,5 +139,7 @@ def _versions(python: Path) -> list[str]:
     done = subprocess.run(
         [str(python), "-c", code.format(names=names)], capture_output=True, text=True, check=True
     )
-    redis = subprocess.run(["redis-server", "--version"], capture_output=True, text=True, check=True)
+    redis = subprocess.run(
+        ["redis-server", "--version"], capture_output=True, text=True, check=True
+    )
     return [*done.stdout.splitlines(), f"redis-server {redis.stdout.split('v=')[1].split()[0]}"]

@@ -66,6 +66,8 @@ def _versions() -> list[str]:
     if folder:
         worker = Path(folder, "src/Worker.php").read_text()
         version = re.search(r"VERSION = '([^']*)'", worker)
-        php = subprocess.run(["php", "-r", "echo PHP_VERSION;"], capture_output=True, text=True, check=False)
+        php = subprocess.run(
+            ["php", "-r", "echo PHP_VERSION;"], capture_output=True, text=True, check=False
+        )
         told.append(f"Workerman {version[1] if version else '?'}, PHP {php.stdout}")
     return told

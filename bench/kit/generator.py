@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,11 +47,38 @@ def run(server: Server, **options: Any) -> Result:
     `seconds=1.5` without `tasks` is as many as are answered in that time.
     """
     options.setdefault("tasks", 100_000_000)
+    with _started(server, **options) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        before = server.cpu_seconds()
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+        time.sleep(0.02)  # what the server does after its last answer
+        used = server.cpu_seconds() - before
+    if not line:
+        raise SystemExit(f"{server.name}: the load generator died: {process.args!r}")
+    told = json.loads(line)
+    told["rate"] = told["tasks"] / told.pop("seconds")
+    del told["p90"]
+    return Result(**told, cpu_us=used / max(1, told["tasks"]) * 1e6)
+
+
+@contextlib.contextmanager
+def holding(server: Server, idle: int) -> Iterator[None]:
+    """So many idle connections to `server`."""
+    with _started(server, connections=1, idle=idle):
+        time.sleep(1)  # until all of them are accepted
+        yield
+
+
+@contextlib.contextmanager
+def _started(server: Server, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """The generator, its connections open, its clock not started."""
     command = [str(BUILD / "load"), "--port", str(server.port), "--wait"]
     for name, value in options.items():
         flag = "--" + name.replace("_", "-")
-        if value is not False:
-            command += [flag] if value is True else [flag, str(value)]
+        command += [flag] if value is True else [flag, str(value)]
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -58,23 +87,8 @@ def run(server: Server, **options: Any) -> Result:
         text=True,
         preexec_fn=lambda: os.sched_setaffinity(0, {LOAD_CPU}),
     ) as process:
-        assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
         if process.stdout.readline() != "ready\n":
             raise SystemExit(f"{server.name}: {process.stderr.read()}{' '.join(command)}")
-        before = server.cpu_seconds()
-        process.stdin.write("go\n")
-        process.stdin.flush()
-        line = process.stdout.readline()
-        time.sleep(0.02)  # what the server does after its last answer
-        used = server.cpu_seconds() - before
-    if not line:
-        raise SystemExit(f"{server.name}: the load generator died: {' '.join(command)}")
-    told = json.loads(line)
-    if rate := options.get("rate"):  # what was achieved of it
-        told["rate"] = min(rate, told["tasks"] / told["seconds"])
-    else:
-        told["rate"] = told["tasks"] / told["seconds"]
-    del told["seconds"], told["p90"]
-    return Result(**told, cpu_us=used / max(1, told["tasks"]) * 1e6)
+        yield process

@@ -151,7 +151,9 @@ def c_echo() -> Server:
 def naive() -> Server:
     """What one would write first with gevent."""
     port = free_port()
-    return Server("gevent StreamServer", [sys.executable, str(SERVERS / "naive.py"), str(port)], port)
+    return Server(
+        "gevent StreamServer", [sys.executable, str(SERVERS / "naive.py"), str(port)], port
+    )
 
 
 def naive_page() -> Server:

@@ -104,7 +104,11 @@ class Terminal:
         print(f"  {name or first:{self._width}}" + "".join(f"{one:>12}" for one in columns[:-1]))
         for row in rows:
             server, *figures, ratio = cells(row, rows, targets)
-            print(f"  {server:{self._width}}" + "".join(f"{one:>12}" for one in figures) + f"  {ratio}")
+            print(
+                f"  {server:{self._width}}"
+                + "".join(f"{one:>12}" for one in figures)
+                + f"  {ratio}"
+            )
         print(end="", flush=True)
 
 

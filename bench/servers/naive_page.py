@@ -32,8 +32,12 @@ def application(environ, start_response):
     return []
 
 
-tasks = subprocess.Popen([sys.executable, str(Path(__file__).with_name("naive.py")), str(TASK_PORT)])
+tasks = subprocess.Popen(
+    [sys.executable, str(Path(__file__).with_name("naive.py")), str(TASK_PORT)]
+)
 try:
-    WebSocketServer(("127.0.0.1", PORT), application, handler_class=WebSocketHandler, log=None).serve_forever()
+    WebSocketServer(
+        ("127.0.0.1", PORT), application, handler_class=WebSocketHandler, log=None
+    ).serve_forever()
 finally:
     tasks.kill()
