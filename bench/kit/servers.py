@@ -80,8 +80,7 @@ class Server:
     def stop(self) -> None:
         """End it: politely, then not."""
         assert self.process is not None
-        for pid in meters.tree(self.pid)[:1]:
-            os.kill(pid, signal.SIGTERM)
+        self.process.terminate()
         try:
             self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:

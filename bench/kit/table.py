@@ -75,9 +75,9 @@ def ratios(row: Row, rows: Iterable[Row], targets: Iterable[Target]) -> list[str
         if limit is not None:
             ratio = row.ratio(peer)
             verdict = "" if ratio <= limit else " MISSED"
-            told.append(f"{ratio:.2f} × {peer.server} (≤ {limit:g}){verdict}")
+            told.append(f"{number(ratio)} × {peer.server} (≤ {limit:g}){verdict}")
         elif row.server == "gtask":
-            told.append(f"{row.ratio(peer):.2f} × {peer.server}")
+            told.append(f"{number(row.ratio(peer))} × {peer.server}")
     return told
 
 
@@ -87,7 +87,9 @@ def number(value: float | None) -> str:
         return ""
     if value >= 100:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    if value >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
 class Terminal:
