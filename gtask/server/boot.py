@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from gevent.event import Event
 
+from ..logs import log_stream
 from ..master.scoreboard import Scoreboard, State
 from ..net.connection import format_address
 from ..net.reactor import current_reactor
@@ -79,7 +80,7 @@ class _Process:
         self.gauge = Gauge(place.scoreboard, place.row)
         self.gauge.boot(os.getpid())
         worker.id = place.worker_id
-        faulthandler.enable()
+        faulthandler.enable(log_stream())
         _raise_descriptor_limit()
         self.reactor = current_reactor()
         self.loop = self.reactor.loop
@@ -182,9 +183,10 @@ class _Process:
 
     def drain(self) -> int:
         """Accept no more, let running work end; returns 0, or 1 if it was cut off."""
-        self.gauge.state(State.DRAINING)
         deadline = monotonic() + self.place.stop_timeout
         self.acceptor.finish()
+        # Told only now: the master may then have the kernel refuse what is still in the queue.
+        self.gauge.state(State.DRAINING)
         if not self.is_hurried:
             self.service.drain()
             while not self.service.is_idle and monotonic() < deadline and not self.is_hurried:

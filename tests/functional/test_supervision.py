@@ -202,6 +202,20 @@ def see_it_killed(worker, function: str, stuck: Peer, neighbour: Peer, pids: set
     wait_until(lambda: len(workers(worker)) == 3)
 
 
+def test_the_stacks_go_where_the_log_goes(spawn):
+    ini = INI.replace("[gtask]", "[gtask]\nlog_file = log.txt").replace(
+        "count = 3", "hard_timeout = 1"
+    )
+    worker = spawn(ini, wait=False, tasks=TASKS)
+    log = worker.folder / "log.txt"
+    wait_until(lambda: log.exists() and " ready: " in log.read_text())
+    port = int(log.read_text().partition("ready: text://127.0.0.1:")[2].partition(",")[0])
+    with Peer(("127.0.0.1", port)) as peer:
+        peer.send(b'{"function": "spin"}\n')
+        wait_until(lambda: "in spin" in log.read_text())
+    assert "in spin" not in worker.text
+
+
 def test_a_stopped_worker_is_killed(spawn):
     worker = spawn(INI.replace("[worker:Tasks]", "[worker:Tasks]\nhard_timeout = 1"), tasks=TASKS)
     before = workers(worker)
