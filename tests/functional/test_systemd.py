@@ -167,7 +167,8 @@ def test_socket_activation_keeps_connections_over_a_restart(boot, tmp_path: Path
     assert machine.systemctl("start", "gtask-worker.socket").returncode == 0
     assert machine.show("gtask-worker.service", "ActiveState") == "inactive"
     assert ask(port) == 1, "the first connection starts the service"
-    assert machine.show("gtask-worker.service", "ActiveState") == "active"
+    # The first worker answers before all are up, which is when systemd is told.
+    wait_until(lambda: machine.show("gtask-worker.service", "ActiveState") == "active")
     first = machine.show("gtask-worker.service", "MainPID")
     for _ in range(3):
         assert machine.systemctl("restart", "gtask-worker.service").returncode == 0
