@@ -76,7 +76,7 @@ def _load(generation: Generation, workers: Iterable[Worker] | None) -> dict[str,
     # Imported by every gevent hub, and 3 MB private to each worker if that came after the fork.
     import pprint  # noqa: F401
 
-    import gevent.libev.corecext  # noqa: F401
+    import gevent.libev.corecext
     import gevent.threadpool  # noqa: F401
 
     from . import boot  # noqa: F401
