@@ -88,7 +88,16 @@ class Machine:
         self.log = folder / "systemd.log"
         shown = f"{folder} {ROOT} {os.path.realpath(sys.prefix)}"
         inner = INNER.format(units=self._units, shown=shown, init=init)
-        namespaces = ["--pid", "--fork", "--mount-proc", "--mount", "--uts", "--ipc", "--cgroup", "--kill-child"]
+        namespaces = [
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--cgroup",
+            "--kill-child",
+        ]
         join = f'echo $$ > {self._group}/cgroup.procs; exec unshare "$@"'
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
