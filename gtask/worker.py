@@ -157,9 +157,21 @@ def run_all(*workers: Worker, **options: Any) -> NoReturn:
     from .master.master import Master
     from .server.mold import run_mold
 
+    _number_namesakes(workers)
     try:
         settings = make_settings((worker.settings() for worker in workers), **options)
     except ConfigError as error:
         print(error, file=sys.stderr)
         sys.exit(78)
     sys.exit(Master(settings, lambda generation: run_mold(generation, workers=workers)).run())
+
+
+def _number_namesakes(workers: tuple[Worker, ...]) -> None:
+    """Workers without a name of their own are told apart as Worker, Worker-2 ..."""
+    taken: set[str] = set()
+    for worker in workers:
+        name, number = worker.name, 2
+        while worker.name in taken:
+            worker.name = f"{name}-{number}"
+            number += 1
+        taken.add(worker.name)
