@@ -9,7 +9,7 @@ from html import escape
 Points = Sequence[tuple[float, float]]
 
 WIDTH, HEIGHT = 720, 380
-LEFT, RIGHT, TOP, BOTTOM = 70, 20, 64, 52
+LEFT, RIGHT, TOP, BOTTOM = 70, 32, 64, 52
 COLOURS = {"gtask": "#c2410c", "Workerman": "#1d4ed8", "C epoll echo": "#15803d"}
 OTHERS = ("#6b7280", "#9333ea", "#b45309", "#0e7490")
 MARGIN = 1.25  # of a logarithmic axis beyond its figures
