@@ -1,14 +1,19 @@
 """What a task may cost, counted instead of timed: a slow machine gives the same counts.
 
 Counted are calls, of Python functions and of C functions from Python, in a real worker process
-under fixed workloads; those of a socket's methods are its system calls. Whoever makes a task
+under fixed workloads; those of a socket's methods are its system calls. strace counts the others,
+which no line of Python shows: a greenlet made anew is an mmap and a munmap. Whoever makes a task
 cheaper lowers the budget; whoever must raise it says why in the commit.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -115,6 +120,78 @@ def test_a_task_stays_within_its_budget(
     allowed = {name: budget.get(name, 0) + (SLACK if name == "calls" else 0.05) for name in a_task}
     over = {name: (n, allowed[name]) for name, n in a_task.items() if n > allowed[name]}
     assert not over, f"(used, allowed) a task: {over}"
+
+
+PLAIN_TASKS = """
+import ctypes, os
+from gtask import task
+
+@task
+def echo(text):
+    return text
+
+@task
+def traceable():
+    ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(-1))  # PR_SET_PTRACER, by anybody
+    return os.getpid()
+"""
+
+# libev asks for the process id whenever it waits; a fork could have happened.
+TURNS = {"epoll_wait": 1, "getpid": 1}
+ACCEPT = {"accept4": 1, "getsockname": 1, "fcntl": 1, "epoll_ctl": 1, "close": 1}
+SYSTEM_CALLS: list[tuple[Callable[[SpawnedWorker], None], dict[str, float]]] = [
+    (kept, {"recvfrom": 1, "sendto": 1, **TURNS}),
+    (in_flight, {name: 1 / 16 for name in ("recvfrom", "sendto", *TURNS)}),
+    (json_rpc, {name: 1 / 16 for name in ("recvfrom", "sendto", *TURNS)}),
+    (per_task, {"recvfrom": 2, "sendto": 1, "epoll_wait": 3, "getpid": 3, **ACCEPT}),
+]
+SYSTEM_SLACK = 0.15  # of each a task: a connection for all of them, and the heartbeat
+
+
+@pytest.fixture(scope="module")
+def plain_worker(module_spawn: Callable[..., SpawnedWorker]) -> SpawnedWorker:
+    return module_spawn(INI.format(count=1), tasks=PLAIN_TASKS)
+
+
+@pytest.mark.parametrize(("workload", "budget"), SYSTEM_CALLS)
+def test_a_task_makes_no_other_system_calls(
+    plain_worker: SpawnedWorker,
+    tmp_path: Path,
+    workload: Callable[[SpawnedWorker], None],
+    budget: dict[str, float],
+) -> None:
+    workload(plain_worker)
+    with plain_worker.peer() as peer:
+        pid = peer.bare("traceable")
+    with traced(pid, tmp_path / "summary") as used:
+        workload(plain_worker)
+    assert used["sendto"] > 0, "nothing was counted"
+    a_task = {name: n / TASKS_PER_RUN for name, n in used.items()}
+    allowed = {name: budget.get(name, 0) + SYSTEM_SLACK for name in a_task}
+    over = {name: (n, allowed[name]) for name, n in a_task.items() if n > allowed[name]}
+    assert not over, f"(used, allowed) a task: {over}"
+
+
+@contextlib.contextmanager
+def traced(pid: int, summary: Path) -> Iterator[Counter[str]]:
+    """Counts the system calls of a process, by name; they are there when the block has ended."""
+    used: Counter[str] = Counter()
+    command = ["strace", "-f", "-c", "-o", str(summary), "-p", str(pid)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
+        assert strace.stderr is not None
+        told = strace.stderr.readline()
+        if "attached" not in told:
+            strace.kill()
+            pytest.skip(f"no process may be traced here: {told.strip()}")
+        try:
+            yield used
+        finally:
+            strace.send_signal(signal.SIGINT)  # it detaches, and writes its table
+            strace.wait()
+    for line in summary.read_text().splitlines():
+        words = line.split()  # share, seconds, each, calls, errors if there were any, name
+        if len(words) > 4 and words[3].isdigit() and words[-1] != "total":
+            used[words[-1]] = int(words[3])
 
 
 @pytest.mark.parametrize("count", [2, 16])
