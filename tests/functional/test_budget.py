@@ -27,11 +27,39 @@ count = {count}
 tasks = tasks
 """
 
-# Set before the worker makes its hub: greenlets made later are counted, too.
+# All is set before the worker makes its hub: greenlets made later are counted, too. gevent's own
+# methods are compiled and not seen; so the loop has some in Python.
 TASKS = """
 import sys
 from collections import Counter
+from gevent.hub import Hub
+from gevent.libev import corecext
 from gtask import task
+
+class Watched:
+    def start(self, *args, **named):
+        super().start(*args, **named)
+
+    def stop(self):
+        super().stop()
+
+class Io(Watched, corecext.io):
+    pass
+
+class Timer(Watched, corecext.timer):
+    pass
+
+class Loop(corecext.loop):
+    def io(self, *args, **named):
+        return Io(self, *args, **named)
+
+    def timer(self, *args, **named):
+        return Timer(self, *args, **named)
+
+    def run_callback(self, *args):
+        return super().run_callback(*args)
+
+Hub.loop_class = Loop
 
 SYSTEM_CALLS = {"recv", "send", "_accept", "accept", "close", "shutdown", "setsockopt"}
 counts = Counter()
@@ -101,7 +129,7 @@ BUDGETS: list[tuple[Callable[[SpawnedWorker], None], dict[str, float]]] = [
     (kept, {"calls": 46.5, "recv": 1, "send": 1}),
     (in_flight, {"calls": 22.2, "recv": 1 / 16, "send": 1 / 16}),
     (json_rpc, {"calls": 24.2, "recv": 1 / 16, "send": 1 / 16}),
-    (per_task, {"calls": 76.3, "_accept": 1, "recv": 2, "send": 1, "close": 1}),
+    (per_task, {"calls": 82.2, "_accept": 1, "recv": 2, "send": 1, "close": 1}),
 ]
 SLACK = 0.5  # calls a task: what else a worker does meanwhile, such as its heartbeat
 
