@@ -219,6 +219,8 @@ class TaskConnection(Stream):
                     args, id, dialect = message["params"], message.get("id"), JSONRPC
                     if type(id) is int or type(id) is str:
                         function = message.get("method")
+                    if not self._speaks_rpc:
+                        self._hear_rpc()
             task = tasks.get(function) if type(function) is str else None
             if (
                 task is not None

@@ -156,6 +156,17 @@ def test_a_peer_that_first_speaks_during_the_drain_is_told_to_go_too(spawn):
     assert worker.process.wait(5) == 0
 
 
+@pytest.mark.parametrize("params", [[0], {"seconds": 0}])
+def test_a_peer_that_has_spoken_json_rpc_is_told_to_go(spawn, params):
+    worker = spawn(INI.replace("count = 3", "count = 1"), tasks=version(1))
+    with worker.peer() as peer:
+        assert peer.rpc("nap", params)["result"] == 1
+        worker.send_signal(signal.SIGTERM)
+        assert peer.json() == {"jsonrpc": "2.0", "method": "gtask.goaway", "params": {}}
+        assert peer.rpc("nap", params)["result"] == 1
+    assert worker.process.wait(10) == 0
+
+
 def test_running_tasks_finish_on_the_old_code(spawn):
     worker = spawn(INI, tasks=version(1))
     with worker.peer() as peer:
