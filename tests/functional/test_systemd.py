@@ -180,7 +180,10 @@ def test_socket_activation_keeps_connections_over_a_restart(boot, tmp_path: Path
 
 @pytest.mark.parametrize("how", ["address", "name"])
 def test_a_passed_socket_is_matched_to_its_service(tmp_path: Path, how: str):
-    port, other = free_port(), free_port()
+    port = free_port()
+    held = socket.socket()  # bound by the test, so that nobody else comes to listen there
+    held.bind(("127.0.0.1", 0))
+    other = held.getsockname()[1]
     (tmp_path / "tasks.py").write_text(TASKS)
     listen = port if how == "address" else other
     (tmp_path / "worker.ini").write_text(
@@ -206,6 +209,7 @@ def test_a_passed_socket_is_matched_to_its_service(tmp_path: Path, how: str):
         activate.send_signal(signal.SIGTERM)  # it has become the master by exec
         assert activate.wait(10) == 0
     finally:
+        held.close()
         activate.kill()
         activate.wait()
 
