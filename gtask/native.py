@@ -11,6 +11,7 @@ import os
 import select
 import signal as _signal
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from signal import signal as signal
     from socket import getaddrinfo as getaddrinfo
     from socket import socket as socket
+    from time import sleep as sleep
 else:
     import socket as _socket_module
 
@@ -35,6 +37,7 @@ else:
     signal = _original(_signal, "signal")
     socket = _original(_socket_module, "socket")
     getaddrinfo = _original(_socket_module, "getaddrinfo")
+    sleep = _original(time, "sleep")
 
 
 def accept(listener: socket) -> socket:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import signal
 
 PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -37,21 +39,25 @@ def set_title(text: str) -> None:
     The command line lies on the stack where the kernel put it, and may be written over. That needs
     no package, and nothing imported in a hundred workers.
     """
+    start, room = _title_room()
+    if room > 0:
+        ctypes.memmove(start, text.encode()[: room - 1].ljust(room, b"\0"), room)
+    _prctl(PR_SET_NAME, text.replace(": ", ":").replace(" ", "-").encode()[:15])
+
+
+@functools.cache  # a child's command line lies where its parent's does
+def _title_room() -> tuple[int, int]:
+    """Where the command line begins, and how long it is."""
     try:
         with open("/proc/self/stat") as stat:
             fields = stat.read().rpartition(")")[2].split()
         start, end = int(fields[45]), int(fields[46])  # arg_start, arg_end: 48 and 49 in proc(5)
-        room = end - start
-        if start and room > 0:
-            title = text.encode()[: room - 1]
-            ctypes.memmove(start, title.ljust(room, b"\0"), room)
-        with open("/proc/self/comm", "w") as comm:
-            comm.write(text.replace(": ", ":").replace(" ", "-")[:15])
     except (OSError, ValueError, IndexError):
-        pass  # only looks
+        return 0, 0  # only looks
+    return start, end - start if start else 0
 
 
-def _prctl(option: int, value: int) -> None:
+def _prctl(option: int, value: int | bytes) -> None:
     if _libc.prctl(option, value, 0, 0, 0) != 0:
         error = ctypes.get_errno()
         raise OSError(error, f"prctl: {os.strerror(error)}")

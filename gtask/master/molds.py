@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -56,6 +57,10 @@ class Mold:
             OSError: it cannot be forked.
         """
         master = os.getpid()
+        # What we have stays on pages that the mold and all workers share: a collection, ours or
+        # theirs, would write to each object.
+        gc.collect()
+        gc.freeze()
         # A signal must not find the master's handlers in the child.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:

@@ -22,9 +22,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from gevent.server import StreamServer
-from gevent.socket import socket as GeventSocket
-
+from ..net.stream import READ
 from .gauge import Gauge
 
 log = logging.getLogger(__name__)
@@ -33,6 +31,7 @@ EPOLL_CTL_ADD, EPOLL_CTL_DEL = 1, 2
 EPOLLIN, EPOLLEXCLUSIVE = 0x001, 1 << 28
 DEFER_SECONDS = 0.002  # for each connection that we have more than the idlest
 MAX_DEFER_SECONDS = 0.02  # then accept anyway: the idlest may be stuck
+FDINFO_BYTES = 65536  # some hundred registrations; ours is among the first
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 EXHAUSTED_SECONDS = 0.25
 COMPLAIN_SECONDS = 10.0
@@ -113,12 +112,16 @@ class Gate:
     def _registered_key(self) -> int | None:
         """The user data that libev registered our socket with, as proc(5) shows it."""
         try:
-            with open(f"/proc/self/fdinfo/{self._loop.fileno()}") as info:
-                for line in info:
-                    words = line.split()
-                    if words[0] == "tfd:" and int(words[1]) == self._fd:
-                        return int(words[5], 16)
-        except (OSError, ValueError, IndexError, TypeError):
+            info = os.open(f"/proc/self/fdinfo/{self._loop.fileno()}", os.O_RDONLY)
+            try:
+                words = os.read(info, FDINFO_BYTES).split()
+            finally:
+                os.close(info)
+            # tfd: 8 events: 19 data: 100000008 ...
+            for number, word in enumerate(words):
+                if word == b"tfd:" and int(words[number + 1]) == self._fd:
+                    return int(words[number + 5], 16)
+        except (OSError, ValueError, IndexError):
             log.info("cannot accept exclusively", exc_info=True)
         return None
 
@@ -127,12 +130,14 @@ class Gate:
         return bool(_libc.epoll_ctl(self._loop.fileno(), operation, self._fd, event) == 0)
 
 
-class Acceptor(StreamServer):
-    """gevent's `StreamServer`, accepting plain C sockets, one a turn, when it is our turn.
+class Acceptor:
+    """Accepts connections as plain C sockets, one a turn of the loop, when it is our turn.
 
     Args:
-        listener: the master's listening socket, non-blocking.
-        handle: called with each socket and its peer's address, in the hub.
+        loop: the gevent loop.
+        listener: this process's copy of the master's listening socket, non-blocking and not
+            gevent's; closed by `finish`.
+        take: called with each socket and its peer's address, in the hub.
         gauge: our load and our siblings'.
         is_full: nothing may be accepted now; when it becomes so, call `reconsider`.
         siblings: how many processes the service has, as configured; more are found.
@@ -140,24 +145,21 @@ class Acceptor(StreamServer):
             services that run one task at a time).
     """
 
-    max_accept = 1
-
     def __init__(
         self,
+        loop: Any,
         listener: Any,
-        handle: Callable[[Any, Any], None],
+        take: Callable[[Any, Any], None],
         gauge: Gauge,
         is_full: Callable[[], bool],
         *,
         siblings: int = 1,
         strict: bool = False,
     ) -> None:
-        # A duplicate, as the server closes what it was given. It is read through its C base
-        # class, whose `_accept` makes no Python socket: half of the cost of accepting.
-        own: Any = GeventSocket(listener.family, listener.type, 0, os.dup(listener.fileno()))
-        super().__init__(own, handle, spawn=None)
-        self._listener = own._sock
-        self._take = handle
+        self._loop = loop
+        self._listener = listener
+        self._family = listener.family
+        self._take = take
         self._gauge = gauge
         self._is_full = is_full
         self._is_strict = strict
@@ -165,12 +167,13 @@ class Acceptor(StreamServer):
         self._deferred = 0.0  # since when we wait for an idler sibling to accept; 0: we do not
         self._complained = 0.0
         self._gate: Gate | None = None
-        self._wait: Any = None
+        self._watcher = loop.io(listener.fileno(), READ)
+        self._wait = loop.timer(DEFER_SECONDS)
 
     def start(self) -> None:
-        super().start()
-        self._wait = self.loop.timer(DEFER_SECONDS)
-        self._gate = Gate(self.loop, self.socket.fileno())
+        """Take part in accepting."""
+        self._watcher.start(self._acceptable)
+        self._gate = Gate(self._loop, self._listener.fileno())
         self.refresh()
 
     def refresh(self) -> None:
@@ -182,23 +185,22 @@ class Acceptor(StreamServer):
             gate.open()  # registering anew has the kernel look at the queue
         self.reconsider()
 
-    def do_read(self) -> Any:
-        """Accept one connection, if it is our turn, and see whose turn it is then; hub only."""
+    def _acceptable(self) -> None:
+        """Accept one connection, if it is our turn, and see whose turn it is then."""
         assert self._gate is not None
         if not self._gate.is_open:
-            return None
-        listener = self._listener
+            return
         try:
-            fd, address = listener._accept()
+            # The C base class's: it makes no Python socket, which is half of the cost.
+            fd, address = self._listener._accept()
         except BlockingIOError:
-            return None  # a sibling was faster
+            return  # a sibling was faster
         except OSError as error:
             if error.errno in EXHAUSTED:
                 self._exhausted(error)
-            return None  # else the peer has gone again, accept(2)
-        self._take(_socket.socket(self.family, _socket.SOCK_STREAM, 0, fd), address)
+            return  # else the peer has gone again, accept(2)
+        self._take(_socket.socket(self._family, _socket.SOCK_STREAM, 0, fd), address)
         self.reconsider()
-        return None  # it has been taken care of
 
     def reconsider(self) -> None:
         """Open or shut the gate, as the loads are now."""
@@ -230,7 +232,7 @@ class Acceptor(StreamServer):
         if left <= 0:
             return False
         self._wait.stop()
-        self._wait = self.loop.timer(min(left, DEFER_SECONDS * excess))
+        self._wait = self._loop.timer(min(left, DEFER_SECONDS * excess))
         self._wait.start(self.reconsider)
         return True
 
@@ -243,7 +245,7 @@ class Acceptor(StreamServer):
             log.error("cannot accept connections: %s", error.strerror)
         self._gate.shut()
         self._wait.stop()
-        self._wait = self.loop.timer(EXHAUSTED_SECONDS)
+        self._wait = self._loop.timer(EXHAUSTED_SECONDS)
         self._wait.start(self.reconsider)
 
     def finish(self) -> None:
@@ -259,5 +261,7 @@ class Acceptor(StreamServer):
                 fd, address = self._listener._accept()
             except OSError:
                 break
-            self._take(_socket.socket(self.family, _socket.SOCK_STREAM, 0, fd), address)
-        self.close()
+            self._take(_socket.socket(self._family, _socket.SOCK_STREAM, 0, fd), address)
+        self._watcher.stop()
+        self._watcher.close()
+        self._listener.close()

@@ -1,14 +1,16 @@
-"""A worker process from its fork to its exit: boot, serve, beat, drain.
+"""A worker process: made in the mold, then forked to boot, serve, beat and drain.
 
-Talks to the master by the scoreboard and by messages on `events`; listens to TERM (drain), HUP
-(a TERM that follows is a reload's), INT (stop now) and USR2 (report connections).
+All that a worker can have before its fork is made by the mold, its hub included, so that it is
+there once for a hundred workers. A worker writes on every page that it looks at, since each look
+at a Python object counts its references: the less it does after its fork, the more it shares.
+
+It talks to the master by the scoreboard and by messages on a socket; it listens to TERM (drain),
+HUP (a TERM that follows is a reload's), INT (stop now) and USR2 (report connections).
 """
 
 from __future__ import annotations
 
-import faulthandler
 import ipaddress
-import json
 import logging
 import os
 import random
@@ -16,13 +18,13 @@ import resource
 import signal
 import socket
 import ssl
-from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+import gevent
+import ujson
 from gevent.event import Event
 
-from ..logs import log_stream
 from ..master.scoreboard import Scoreboard, State
 from ..net.connection import format_address
 from ..net.reactor import current_reactor
@@ -35,6 +37,7 @@ from .load import describe
 from .service import TaskService
 
 if TYPE_CHECKING:
+    from ..config import ServiceSettings
     from ..worker import Worker
 
 log = logging.getLogger(__name__)
@@ -46,64 +49,103 @@ REPORT_CONNECTIONS = 50  # a message to the master
 FAILED_TO_BOOT = 1
 
 
-@dataclass(frozen=True)
-class Place:
-    """What the master gives a worker process.
+class WorkerProcess:
+    """What workers of one service are forked from.
 
-    Attributes:
-        worker_id: 0 to count - 1; a replacement gets its predecessor's.
-        row: the process's row on the scoreboard.
-        scoreboard: that of its service and generation.
+    Args:
+        worker: what the user declared.
+        settings: the service's, checked.
         listener: the master's listening socket, non-blocking.
+        scoreboard: that of the service and its generation.
         events: where messages to the master go, a SOCK_SEQPACKET socket.
         stop_timeout: seconds a drain may take.
+
+    Raises:
+        ConfigError: the certificates cannot be loaded.
     """
 
-    worker_id: int
-    row: int
-    scoreboard: Scoreboard
-    listener: socket.socket
-    events: socket.socket
-    stop_timeout: float
-
-
-def run_worker(worker: Worker, place: Place) -> int:
-    """Be a worker process until told to stop; returns the exit code."""
-    return _Process(worker, place).run()
-
-
-class _Process:
-    def __init__(self, worker: Worker, place: Place) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        settings: ServiceSettings,
+        listener: socket.socket,
+        scoreboard: Scoreboard,
+        events: socket.socket,
+        stop_timeout: float,
+    ) -> None:
         self.worker = worker
-        self.settings = worker.checked or worker.settings()
-        self.place = place
-        self.gauge = Gauge(place.scoreboard, place.row)
-        self.gauge.boot(os.getpid())
-        worker.id = place.worker_id
-        faulthandler.enable(log_stream())
-        _raise_descriptor_limit()
+        self.settings = settings
+        self.events = events
+        self.stop_timeout = stop_timeout
+        self.gauge = Gauge(scoreboard)
         self.reactor = current_reactor()
-        self.loop = self.reactor.loop
+        self.row = 0
         self.told = Event()  # a signal came
         self.is_hurried = False
         self.is_reloading = False
-        self.watchers: list[Any] = []
-        self.service: Any = None
-        self.acceptor: Any = None
         self.asked_to_go = False
-        self.max_tasks = _with_jitter(self.settings.max_tasks)
-        self.max_rss = _with_jitter(self.settings.max_rss_mb) * 1024 * 1024
-        self.next_look = monotonic() + LOOK_SECONDS
+        self.max_tasks = self.max_rss = self.next_look = 0.0
+        self.title = f"gtask: {settings.name} %d {settings.listen}"
+        self.tls = _server_context(settings.certfile, settings.keyfile, settings.cafile)
+        loop = self.reactor.loop
+        self.watchers = [
+            (loop.signal(signal.SIGTERM), self.on_term),
+            (loop.signal(signal.SIGINT), self.on_int),
+            (loop.signal(signal.SIGHUP), self.on_hup),
+            (loop.signal(signal.SIGUSR2), self.on_report),
+            (loop.timer(BEAT_SECONDS, BEAT_SECONDS), self.beat),
+        ]
+        self.service = self.make_service(listener)
+        self.acceptor = Acceptor(
+            loop,
+            listener,
+            self.accept,
+            self.gauge,
+            self.is_full,
+            siblings=settings.count,
+            strict=bool(worker.served) and settings.concurrency == 1,
+        )
+        self.service.on_full = self.acceptor.reconsider
+        self.service.on_abandoned = self.on_abandoned
+
+    def make_service(self, listener: socket.socket) -> Any:
+        worker, settings = self.worker, self.settings
+        if settings.listen.protocol == "websocket":
+            from .websocket import WebSocketService  # not for text services: it takes memory
+
+            return WebSocketService(
+                worker,
+                self.reactor,
+                self.gauge,
+                address=listener.getsockname(),
+                is_tls=self.tls is not None,
+            )
+        if not worker.served:
+            return CallbackService(worker, self.reactor, self.gauge)
+        return TaskService(
+            worker.served,
+            self.reactor,
+            self.gauge,
+            concurrency=settings.concurrency,
+            task_timeout=settings.task_timeout,
+            max_frame_bytes=settings.max_frame_bytes,
+            max_batch=settings.max_batch,
+            max_send_buffer_bytes=settings.max_send_buffer_bytes,
+        )
 
     # -- the three parts of its life ----------------------------------------------------------
 
-    def run(self) -> int:
+    def run(self, worker_id: int, row: int) -> int:
+        """Be a worker until told to stop, in a process just forked; returns the exit code.
+
+        Args:
+            worker_id: 0 to count - 1; a replacement gets its predecessor's.
+            row: the process's row on the scoreboard.
+        """
         try:
-            self.boot()
+            self.boot(worker_id, row)
         except BaseException as error:  # the edge: on_worker_start is user code
-            log.error(
-                "worker %s %d cannot start", self.worker.name, self.place.worker_id, exc_info=error
-            )
+            log.error("worker %s %d cannot start", self.worker.name, worker_id, exc_info=error)
             self.tell("failed", reason=describe(error))
             return FAILED_TO_BOOT
         self.told.wait()
@@ -113,77 +155,27 @@ class _Process:
         self.farewell()
         return code
 
-    def boot(self) -> None:
+    def boot(self, worker_id: int, row: int) -> None:
         """Listen to signals, call `on_worker_start`, accept."""
-        for number, action in (
-            (signal.SIGTERM, self.on_term),
-            (signal.SIGINT, self.on_int),
-            (signal.SIGHUP, self.on_hup),
-            (signal.SIGUSR2, self.on_report),
-        ):
-            watcher = self.loop.signal(number)
+        gevent.reinit()  # the loop has the mold's epoll, which must not be shared
+        self.row = row
+        self.worker.id = worker_id
+        self.gauge.boot(row, os.getpid())
+        self.max_tasks = _with_jitter(self.settings.max_tasks)
+        self.max_rss = _with_jitter(self.settings.max_rss_mb) * 1024 * 1024
+        self.next_look = monotonic() + LOOK_SECONDS
+        for watcher, action in self.watchers:
             watcher.start(action)
-            self.watchers.append(watcher)
-        for number in (
-            signal.SIGUSR1,
-            signal.SIGTTIN,
-            signal.SIGTTOU,
-            signal.SIGQUIT,
-        ):
-            signal.signal(number, signal.SIG_IGN)
-        beat = self.loop.timer(BEAT_SECONDS, BEAT_SECONDS)
-        beat.start(self.beat)
-        self.watchers.append(beat)
         if self.worker.on_worker_start is not None:
             self.worker.on_worker_start(self.worker)
-        self.listen()
-        self.gauge.state(State.READY)
-        if self.acceptor is not None:
-            self.acceptor.refresh()
-        self.tell("ready")
-
-    def listen(self) -> None:
-        worker, settings = self.worker, self.settings
-        self.tls = server_context(settings.certfile, settings.keyfile, settings.cafile)
-        self.networks = settings.allow
-        if settings.listen.protocol == "websocket":
-            from .websocket import WebSocketService  # not for text services: it takes memory
-
-            self.service = WebSocketService(
-                worker,
-                self.reactor,
-                self.gauge,
-                address=self.place.listener.getsockname(),
-                is_tls=self.tls is not None,
-            )
-        elif worker.served:
-            self.service = TaskService(
-                worker.served,
-                self.reactor,
-                self.gauge,
-                concurrency=settings.concurrency,
-                task_timeout=settings.task_timeout,
-                max_frame_bytes=settings.max_frame_bytes,
-                max_batch=settings.max_batch,
-                max_send_buffer_bytes=settings.max_send_buffer_bytes,
-            )
-        else:
-            self.service = CallbackService(worker, self.reactor, self.gauge)
-        self.acceptor = Acceptor(
-            self.place.listener,
-            self.accept,
-            self.gauge,
-            self.is_full,
-            siblings=settings.count,
-            strict=bool(worker.served) and settings.concurrency == 1,
-        )
-        self.service.on_full = self.acceptor.reconsider
-        self.service.on_abandoned = self.on_abandoned
         self.acceptor.start()
+        self.gauge.state(State.READY)
+        self.acceptor.refresh()
+        self.tell("ready")
 
     def drain(self) -> int:
         """Accept no more, let running work end; returns 0, or 1 if it was cut off."""
-        deadline = monotonic() + self.place.stop_timeout
+        deadline = monotonic() + self.stop_timeout
         self.acceptor.finish()
         # Told only now: the master may then have the kernel refuse what is still in the queue.
         self.gauge.state(State.DRAINING)
@@ -218,7 +210,7 @@ class _Process:
 
     def accept(self, client: Any, address: Any) -> None:
         """Take up a connection, if its network may connect; runs in the hub."""
-        if self.networks and not self.is_allowed(address):
+        if self.settings.allow and not self.is_allowed(address):
             self.gauge.refused()
             log.debug("refused %s", format_address(address))
             client.close()
@@ -232,7 +224,7 @@ class _Process:
             return True  # a unix socket: its mode says who may connect
         host = ipaddress.ip_address(address[0].partition("%")[0])
         host = getattr(host, "ipv4_mapped", None) or host
-        return any(host in network for network in self.networks)
+        return any(host in network for network in self.settings.allow)
 
     # -- signals and timers, in the hub -------------------------------------------------------
 
@@ -247,7 +239,7 @@ class _Process:
         self.told.set()
 
     def on_report(self) -> None:
-        report = self.service.report() if self.service is not None else []
+        report = self.service.report()
         for start in range(0, max(1, len(report)), REPORT_CONNECTIONS):
             part = report[start : start + REPORT_CONNECTIONS]
             last = start + REPORT_CONNECTIONS >= len(report)
@@ -258,17 +250,14 @@ class _Process:
 
     def beat(self) -> None:
         """Tell the master that the loop turns, and look at the limits now and then."""
-        oldest, since = self.service.oldest() if self.service is not None else (0, 0.0)
-        self.gauge.beat(oldest, since)
+        self.gauge.beat(*self.service.oldest())
         now = monotonic()
-        if now < self.next_look or self.told.is_set() or self.service is None:
+        if now < self.next_look or self.told.is_set():
             return
         self.next_look = now + LOOK_SECONDS
-        if self.acceptor is not None:
-            self.acceptor.refresh()
-            idle_timeout = self.settings.idle_timeout
-            if idle_timeout:
-                self.service.sweep(idle_timeout)
+        self.acceptor.refresh()
+        if self.settings.idle_timeout:
+            self.service.sweep(self.settings.idle_timeout)
         if self.max_tasks and self.gauge.done >= self.max_tasks:
             self.ask_to_go(f"max_tasks: {self.gauge.done} tasks done")
         elif self.max_rss and (rss := _resident_bytes()) > self.max_rss:
@@ -281,14 +270,14 @@ class _Process:
             self.tell("recycle", reason=reason)
 
     def tell(self, event: str, **details: Any) -> None:
-        message = {"event": event, "row": self.place.row, "pid": os.getpid(), **details}
+        message = {"event": event, "row": self.row, "pid": os.getpid(), **details}
         try:
-            self.place.events.send(json.dumps(message).encode(), socket.MSG_DONTWAIT)
+            self.events.send(ujson.dumps(message).encode(), socket.MSG_DONTWAIT)
         except OSError:  # the master has gone, and so shall we, soon
             log.debug("cannot tell the master of %r", event)
 
 
-def server_context(certfile: str, keyfile: str, cafile: str) -> ssl.SSLContext | None:
+def _server_context(certfile: str, keyfile: str, cafile: str) -> ssl.SSLContext | None:
     """The TLS context of a service, or None; with `cafile`, clients need a certificate."""
     if not certfile:
         return None
@@ -301,15 +290,9 @@ def server_context(certfile: str, keyfile: str, cafile: str) -> ssl.SSLContext |
 
 def _with_jitter(limit: float) -> float:
     """Up to a tenth less, so that workers of one age are not recycled together."""
-    return limit * random.uniform(0.9, 1.0)
+    return limit and limit * random.uniform(0.9, 1.0)
 
 
 def _resident_bytes() -> int:
     with open("/proc/self/statm") as statm:
         return int(statm.read().split()[1]) * resource.getpagesize()
-
-
-def _raise_descriptor_limit() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -39,21 +39,25 @@ class Gauge:
         "since",
     )
 
-    def __init__(self, scoreboard: Scoreboard, row: int) -> None:
+    def __init__(self, scoreboard: Scoreboard) -> None:
         self.ints = scoreboard.ints
         self.floats = scoreboard.floats
         self._loads = scoreboard.loads
+        self._is_compared = False
+        self.connections = self.running = self.done = 0
+        self.on_change: Callable[[], None] | None = None
+        self._move(0)
+
+    def _move(self, row: int) -> None:
         self._row = row
         self._base = row * board.CELLS
         self._done = self._base + board.DONE
         self.executing = self._base + board.EXECUTING
         self.since = self._base + board.EXECUTING_SINCE
-        self._is_compared = False
-        self.connections = self.running = self.done = 0
-        self.on_change: Callable[[], None] | None = None
 
-    def boot(self, pid: int) -> None:
-        """A process has taken the row."""
+    def boot(self, row: int, pid: int) -> None:
+        """A process has taken `row`."""
+        self._move(row)
         self.ints[self._base + board.PID] = pid
         self.floats[self._base + board.STARTED] = monotonic()
         self.state(State.BOOTING)

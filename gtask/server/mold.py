@@ -1,7 +1,10 @@
-"""The process that workers are forked from: it has everything imported, and never starts a hub.
+"""The process that workers are forked from: all is imported and made, and nothing runs.
 
 Forked by the master for each generation of code. A worker is forked twice, so that it becomes the
 master's own child: the process in between reports its id and ends, and the worker waits for that.
+
+The mold makes the workers' hub, but never switches to it: a hub that runs has greenlets, which
+would run in each worker.
 """
 
 from __future__ import annotations
@@ -11,25 +14,28 @@ import faulthandler
 import gc
 import grp
 import importlib
-import json
 import logging
 import os
 import pwd
-import select
+import resource
 import signal
+import socket
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
+
+import ujson
 
 from .. import native
 from ..errors import ConfigError
 from ..generation import Generation
 from ..logs import log_stream
 from ..process import die_with, set_title
+from .forks import Forker
 
 if TYPE_CHECKING:
-    from ..config import ServiceSettings
     from ..worker import Worker
+    from .boot import WorkerProcess
 
 log = logging.getLogger(__name__)
 
@@ -55,23 +61,30 @@ def run_mold(generation: Generation, workers: Iterable[Worker] | None = None) ->
     Args:
         workers: what a script declared; without it, the settings say what to import.
     """
-    for number in IGNORED:
-        native.signal(number, signal.SIG_IGN)
+    _ignore_signals()
     die_with(generation.master)
     set_title(f"gtask: mold {generation.number}")
+    forker = Forker()
     try:
-        loaded = _load(generation, workers)
+        loaded = _load(generation, workers, forker)
+        processes = _make_processes(generation, loaded)
     except BaseException as error:  # the edge to user code: a module may even call sys.exit
         return _report_failure(generation, error)
     functions = {name: worker.function_names() for name, worker in loaded.items()}
+    _share_memory()
     _tell(generation, event="loaded", functions=functions)
-    while message := generation.channel.recv(MAX_MESSAGE_BYTES):
-        request = json.loads(message)
-        _spawn(generation, loaded[request["service"]], request)
+    _Mold(generation, forker, processes).serve()
     return 0
 
 
-def _load(generation: Generation, workers: Iterable[Worker] | None) -> dict[str, Worker]:
+def _ignore_signals() -> None:
+    for number in IGNORED:
+        native.signal(number, signal.SIG_IGN)
+
+
+def _load(
+    generation: Generation, workers: Iterable[Worker] | None, forker: Forker
+) -> dict[str, Worker]:
     _patch()
     # Imported by every gevent hub, and 3 MB private to each worker if that came after the fork.
     import pprint  # noqa: F401
@@ -87,19 +100,58 @@ def _load(generation: Generation, workers: Iterable[Worker] | None) -> dict[str,
     sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
     importlib.invalidate_caches()
     try:
-        if workers is None:
-            loaded = load_workers(generation.settings)
-        else:
-            loaded = {worker.name: worker for worker in workers}
-            for worker in loaded.values():
-                worker.load()
-        if any(str(worker.listen).lower().startswith("websocket") for worker in loaded.values()):
-            from . import websocket  # noqa: F401 - pywsgi and all that, once and not per worker
+        with forker:
+            if workers is None:
+                loaded = load_workers(generation.settings)
+            else:
+                loaded = {worker.name: worker for worker in workers}
+                for worker in loaded.values():
+                    worker.load()
     finally:
         sys.dont_write_bytecode = before
     sys.stdout.flush()  # or each worker writes it again
-    _share_memory()
     return loaded
+
+
+def _make_processes(generation: Generation, loaded: dict[str, Worker]) -> dict[str, WorkerProcess]:
+    """What the workers of each service are forked from; nothing when the code is only checked."""
+    from .boot import WorkerProcess
+
+    _raise_descriptor_limit()
+    if generation.listeners and any(worker.served for worker in loaded.values()):
+        _rehearse()
+    return {
+        settings.name: WorkerProcess(
+            loaded[settings.name],
+            settings,
+            generation.listeners[settings.name],
+            generation.scoreboards[settings.name],
+            generation.channel,
+            generation.settings.stop_timeout,
+        )
+        for settings in generation.settings.services
+        if settings.name in generation.listeners
+    }
+
+
+def _rehearse() -> None:
+    from gevent._hub_local import get_hub_if_exists
+
+    from .rehearsal import rehearse
+
+    if get_hub_if_exists() is not None:
+        return  # the user's modules have made one, which the workers shall have as it is
+    try:
+        rehearse()
+    except Exception:  # it saves memory, and no more
+        log.warning("the rehearsal of a worker has failed", exc_info=True)
+    _ignore_signals()
+
+
+def _raise_descriptor_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _share_memory() -> None:
@@ -107,9 +159,6 @@ def _share_memory() -> None:
     gc.disable()
     gc.collect()
     gc.freeze()
-    # Each entry of the interpreter's method cache that a worker replaces gives up the name of a
-    # method nobody calls any more, and so writes to one more page.
-    sys._clear_type_cache()
 
 
 def _patch() -> None:
@@ -133,92 +182,101 @@ def _report_failure(generation: Generation, error: BaseException) -> int:
     return code
 
 
-def _spawn(generation: Generation, worker: Worker, request: dict[str, Any]) -> None:
-    try:
-        between = native.fork()
-    except OSError as error:
-        _report_no_fork(generation, request, error)
-        return
-    if between == 0:
-        _be_between(generation, worker, request)
-    native.waitpid(between, 0)
+class _Mold:
+    """Forks workers from what has been loaded and made."""
+
+    def __init__(
+        self, generation: Generation, forker: Forker, processes: dict[str, WorkerProcess]
+    ) -> None:
+        self.generation = generation
+        self.fork = forker.fork
+        self.settle = forker.settle
+        self.processes = processes
+
+    def serve(self) -> None:
+        """Do what the master asks, until it closes the channel."""
+        while requests := self._requests():
+            try:
+                between = self.fork()
+            except OSError as error:
+                for request in requests:
+                    self._report_no_fork(request, error)
+                continue
+            if between == 0:
+                self._be_between(requests)
+            native.waitpid(between, 0)
+
+    def _requests(self) -> list[dict[str, Any]]:
+        """All that the master has asked for; waits for something."""
+        channel = self.generation.channel
+        messages = [channel.recv(MAX_MESSAGE_BYTES)]
+        with contextlib.suppress(BlockingIOError):
+            while messages[-1]:
+                messages.append(channel.recv(MAX_MESSAGE_BYTES, socket.MSG_DONTWAIT))
+        return [ujson.loads(message) for message in messages if message]
+
+    def _be_between(self, requests: list[dict[str, Any]]) -> None:
+        """Fork the workers and end, which makes them the master's children.
+
+        All are forked before anything else is done, since what is done in between two forks is
+        written to pages that the next worker does not share with the one before.
+        """
+        try:
+            between = os.getpid()
+            forked: list[int | OSError] = []
+            for request in requests:
+                try:
+                    pid = self.fork()
+                except OSError as error:
+                    forked.append(error)
+                    continue
+                if pid == 0:
+                    self._be_worker(request, between)
+                forked.append(pid)
+            for request, outcome in zip(requests, forked, strict=True):
+                if isinstance(outcome, OSError):
+                    self._report_no_fork(request, outcome)
+                else:
+                    where = {"service": request["service"], "row": request["row"]}
+                    _tell(self.generation, event="spawned", **where, pid=outcome)
+        finally:
+            os._exit(0)
+
+    def _report_no_fork(self, request: dict[str, Any], error: OSError) -> None:
+        where = {"service": request["service"], "row": request["row"]}
+        _tell(self.generation, event="failed", **where, reason=f"cannot fork: {error.strerror}")
+
+    def _be_worker(self, request: dict[str, Any], between: int) -> None:
+        code = FAILED
+        try:
+            self.settle()
+            _await_end(between)
+            process = self.processes[request["service"]]
+            _settle(self.generation, process, request["id"])
+            code = process.run(request["id"], request["row"])
+        except BaseException as error:  # the last edge: nothing may return into the mold's code
+            log.exception("worker %s %s has failed", request["service"], request["id"])
+            reason = f"{type(error).__name__}: {error}"
+            _tell(self.generation, event="failed", pid=os.getpid(), reason=reason)
+        finally:
+            logging.shutdown()
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.flush()
+            os._exit(code)
 
 
-def _be_between(generation: Generation, worker: Worker, request: dict[str, Any]) -> None:
-    """Fork the worker and end, which makes it the master's child."""
-    try:
-        between = os.getpid()
-        pid = native.fork()
-        if pid:
-            _tell(
-                generation, event="spawned", service=request["service"], row=request["row"], pid=pid
-            )
-        else:
-            _be_worker(generation, worker, request, between)
-    except OSError as error:
-        _report_no_fork(generation, request, error)
-    finally:
-        os._exit(0)
-
-
-def _report_no_fork(generation: Generation, request: dict[str, Any], error: OSError) -> None:
-    where = {"service": request["service"], "row": request["row"]}
-    _tell(generation, event="failed", **where, reason=f"cannot fork: {error.strerror}")
-
-
-def _be_worker(
-    generation: Generation, worker: Worker, request: dict[str, Any], between: int
-) -> None:
-    code = FAILED
-    try:
-        settings = next(
-            each for each in generation.settings.services if each.name == request["service"]
-        )
-        _await_end(between)
-        _settle(generation, settings, request["id"])
-        from .boot import Place, run_worker
-
-        place = Place(
-            request["id"],
-            request["row"],
-            generation.scoreboards[settings.name],
-            generation.listeners[settings.name],
-            generation.channel,
-            generation.settings.stop_timeout,
-        )
-        code = run_worker(worker, place)
-    except BaseException as error:  # the last edge: nothing may return into the mold's code
-        log.exception("worker %s %s has failed", request["service"], request["id"])
-        _tell(
-            generation, event="failed", pid=os.getpid(), reason=f"{type(error).__name__}: {error}"
-        )
-    finally:
-        logging.shutdown()
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-        os._exit(code)
-
-
-def _await_end(pid: int) -> None:
+def _await_end(between: int) -> None:
     """Wait until the process in between has ended, and we are the master's child."""
-    try:
-        ended = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    poll = native.poll()
-    poll.register(ended, select.POLLIN)
-    poll.poll()
-    os.close(ended)
+    while os.getppid() == between:
+        native.sleep(0.001)
 
 
-def _settle(generation: Generation, settings: ServiceSettings, worker_id: int) -> None:
+def _settle(generation: Generation, process: WorkerProcess, worker_id: int) -> None:
     """Become a child of the master's, with the service's title, signals and user."""
-    for number in (*IGNORED, signal.SIGTERM):
-        native.signal(number, signal.SIG_DFL)
-    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        native.signal(number, signal.SIG_IGN)  # until the worker listens to them
+    settings = process.settings
+    native.signal(signal.SIGINT, signal.SIG_DFL)  # until the worker listens to it; as TERM is
     die_with(generation.master)
-    set_title(f"gtask: {settings.name} {worker_id} {settings.listen}")
+    set_title(process.title % worker_id)
     for name, listener in generation.listeners.items():
         if name != settings.name:
             listener.close()
@@ -249,4 +307,4 @@ def _drop_privileges(user: str, group: str) -> None:
 
 def _tell(generation: Generation, **message: Any) -> None:
     with contextlib.suppress(OSError):  # the master has gone, and so shall we
-        generation.channel.send(json.dumps(message).encode())
+        generation.channel.send(ujson.dumps(message).encode())

@@ -112,7 +112,7 @@ class ServiceThread:
     # What a worker process does with a service.
 
     def _serve(self, options: dict[str, Any]) -> None:
-        self.gauge = Gauge(Scoreboard(1), 0)
+        self.gauge = Gauge(Scoreboard(1))
         self.service = WebSocketService(
             self.worker,
             current_reactor(),
@@ -121,7 +121,9 @@ class ServiceThread:
             is_tls=self._tls is not None,
             **options,
         )
-        self.acceptor = Acceptor(self._listener, self._accept, self.gauge, self._is_full)
+        self.acceptor = Acceptor(
+            current_reactor().loop, self._listener, self._accept, self.gauge, self._is_full
+        )
         self.acceptor.start()
         self.gauge.state(State.READY)
 
