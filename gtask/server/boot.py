@@ -59,9 +59,7 @@ class WorkerProcess:
         scoreboard: that of the service and its generation.
         events: where messages to the master go, a SOCK_SEQPACKET socket.
         stop_timeout: seconds a drain may take.
-
-    Raises:
-        ConfigError: the certificates cannot be loaded.
+        tls: the service's certificates, or None.
     """
 
     def __init__(
@@ -72,6 +70,7 @@ class WorkerProcess:
         scoreboard: Scoreboard,
         events: socket.socket,
         stop_timeout: float,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.worker = worker
         self.settings = settings
@@ -86,7 +85,7 @@ class WorkerProcess:
         self.asked_to_go = False
         self.max_tasks = self.max_rss = self.next_look = 0.0
         self.title = f"gtask: {settings.name} %d {settings.listen}"
-        self.tls = _server_context(settings.certfile, settings.keyfile, settings.cafile)
+        self.tls = tls
         loop = self.reactor.loop
         self.watchers = [
             (loop.signal(signal.SIGTERM), self.on_term),
@@ -275,17 +274,6 @@ class WorkerProcess:
             self.events.send(ujson.dumps(message).encode(), socket.MSG_DONTWAIT)
         except OSError:  # the master has gone, and so shall we, soon
             log.debug("cannot tell the master of %r", event)
-
-
-def _server_context(certfile: str, keyfile: str, cafile: str) -> ssl.SSLContext | None:
-    """The TLS context of a service, or None; with `cafile`, clients need a certificate."""
-    if not certfile:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=cafile or None)
-    context.load_cert_chain(certfile, keyfile or None)
-    if cafile:
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
 
 
 def _with_jitter(limit: float) -> float:

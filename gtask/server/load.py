@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import importlib
 import os
+import ssl
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import fields
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from ..config import ServiceSettings, Settings
 from ..errors import ConfigError
 from ..worker import CALLBACKS, Worker
+
+T = TypeVar("T")
 
 
 def load_workers(settings: Settings) -> dict[str, Worker]:
@@ -29,17 +33,48 @@ def load_workers(settings: Settings) -> dict[str, Worker]:
         directory = os.path.abspath(path)
         if directory not in sys.path:
             sys.path.insert(0, directory)
-    workers: dict[str, Worker] = {}
+    return _of_each(settings, _load)
+
+
+def load_certificates(settings: Settings) -> dict[str, ssl.SSLContext | None]:
+    """The TLS context of each service, by name; None where there is no `certfile`.
+
+    Raises:
+        ConfigError: all that is wrong.
+    """
+    return _of_each(settings, _context)
+
+
+def _of_each(settings: Settings, make: Callable[[ServiceSettings], T]) -> dict[str, T]:
+    made: dict[str, T] = {}
     problems: list[str] = []
     for service in settings.services:
         try:
-            workers[service.name] = _load(service)
+            made[service.name] = make(service)
         except ConfigError as error:
             where = f"{settings.file or 'settings'} [worker:{service.name}]"
             problems += [f"{where} {problem}" for problem in error.problems]
     if problems:
         raise ConfigError(problems)
-    return workers
+    return made
+
+
+def _context(service: ServiceSettings) -> ssl.SSLContext | None:
+    if not service.certfile:
+        return None
+    try:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        # An empty password: OpenSSL would ask the terminal for that of an encrypted key.
+        context.load_cert_chain(service.certfile, service.keyfile or None, password="")
+    except OSError as error:  # an ssl.SSLError is one
+        raise ConfigError([f"certfile: cannot use {service.certfile}: {error}"]) from None
+    if service.cafile:
+        try:
+            context.load_verify_locations(service.cafile)
+        except OSError as error:
+            raise ConfigError([f"cafile: cannot use {service.cafile}: {error}"]) from None
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
 def _load(service: ServiceSettings) -> Worker:

@@ -116,7 +116,9 @@ def _load(
 def _make_processes(generation: Generation, loaded: dict[str, Worker]) -> dict[str, WorkerProcess]:
     """What the workers of each service are forked from; nothing when the code is only checked."""
     from .boot import WorkerProcess
+    from .load import load_certificates
 
+    certificates = load_certificates(generation.settings)
     _raise_descriptor_limit()
     if generation.listeners and any(worker.served for worker in loaded.values()):
         _rehearse()
@@ -128,6 +130,7 @@ def _make_processes(generation: Generation, loaded: dict[str, Worker]) -> dict[s
             generation.scoreboards[settings.name],
             generation.channel,
             generation.settings.stop_timeout,
+            certificates[settings.name],
         )
         for settings in generation.settings.services
         if settings.name in generation.listeners

@@ -105,6 +105,34 @@ def test_tls_and_a_renewed_certificate(spawn, tmp_path):
         TlsPeer(worker.address(), trusting("first"))
 
 
+def test_certificates_that_cannot_be_used_are_told_with_their_key(spawn, tmp_path):
+    certificate(tmp_path, "good")
+    certificate(tmp_path, "other")
+    (tmp_path / "bad.pem").write_text("no certificate")
+    worker = spawn(
+        ini(
+            f"certfile = {tmp_path}/good.pem",
+            f"keyfile = {tmp_path}/other.key",
+        ),
+        wait=False,
+        some=MODULE,
+    )
+    assert worker.process.wait(20) == 78
+    assert f"worker.ini [worker:Tasks] certfile: cannot use {tmp_path}/good.pem" in worker.text
+    worker = spawn(
+        ini(
+            f"certfile = {tmp_path}/good.pem",
+            f"keyfile = {tmp_path}/good.key",
+            f"cafile = {tmp_path}/bad.pem",
+        ),
+        some=MODULE,
+        wait=False,
+    )
+    assert worker.process.wait(20) == 78
+    assert f"[worker:Tasks] cafile: cannot use {tmp_path}/bad.pem" in worker.text
+    assert worker.command("check").returncode == 78
+
+
 def test_client_certificates(spawn, tmp_path):
     certificate(tmp_path, "ca")
     certificate(tmp_path, "server")

@@ -1,0 +1,133 @@
+"""What workers get from the mold they are forked from, and what each has of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import ExitStack
+
+import pytest
+
+from ..support.spawn import ROOT
+
+INI = """
+[worker:Tasks]
+listen = text://127.0.0.1:0
+count = 4
+tasks = own
+"""
+
+OWN = """
+import os
+from gtask import task
+{more}
+
+@task
+def own():
+    return [os.getpid(), {what}]
+"""
+
+HOOKS = """
+told = []
+os.register_at_fork(before=lambda: told.append("before"), after_in_child=lambda: told.append(os.getpid()))
+"""
+
+THREAD = """
+from gevent import monkey
+import threading
+wait = monkey.get_original("threading", "Event")
+start = monkey.get_original("_thread", "start_new_thread")
+start(monkey.get_original("time", "sleep"), (1000,))
+"""
+
+HUB = """
+import gevent
+ticks = []
+def tick():
+    while True:
+        ticks.append(os.getpid())
+        gevent.sleep(0.01)
+gevent.spawn(tick)
+gevent.sleep(0.02)  # so it has run in the mold
+"""
+
+
+def ask_all(spawn, what: str, more: str = "") -> dict:
+    """What each of the four workers answers, by its process id."""
+    worker = spawn(INI, own=OWN.format(what=what, more=more))
+    with ExitStack() as stack:  # connections that are kept are spread over the workers
+        peers = [stack.enter_context(worker.peer()) for _ in range(40)]
+        told = dict(peer.bare("own") for peer in peers)
+    assert len(told) == 4
+    return told
+
+
+def test_workers_draw_different_random_numbers(spawn):
+    told = ask_all(spawn, "[random.random(), secrets.token_hex(8)]", "import random, secrets")
+    assert len({drawn for drawn, _ in told.values()}) == 4
+    assert len({token for _, token in told.values()}) == 4
+
+
+def test_hooks_that_a_module_registered_run_around_each_fork(spawn):
+    for pid, told in ask_all(spawn, "told", HOOKS).items():
+        assert told[-1] == pid
+        assert told[0] == "before"
+
+
+def test_a_module_may_have_started_a_thread(spawn):
+    ask_all(spawn, "[]", THREAD)
+
+
+def test_greenlets_of_a_module_run_in_each_worker(spawn):
+    for pid, ticks in ask_all(spawn, "ticks[-1]", HUB).items():
+        assert ticks == pid
+
+
+@pytest.mark.parametrize(
+    ("code", "is_short"),
+    [
+        ("", True),
+        ("os.register_at_fork(before=print)", False),
+        ("_thread.start_new_thread(time.sleep, (100,))", False),
+    ],
+)
+def test_the_short_fork_is_for_molds_where_nobody_could_tell(code, is_short):
+    program = f"""
+import os, random, _thread, time
+from gtask.server.forks import Forker
+with Forker() as forker:
+    {code or "pass"}
+assert forker.is_short is {is_short}
+random.seed(1)
+pid = forker.fork()
+if pid == 0:
+    forker.settle()
+    child = random.random()
+    random.seed(1)
+    os._exit(child == random.random())
+os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_fork_that_the_kernel_refuses_is_an_error():
+    program = """
+import errno, os, resource
+from gtask.server.forks import Forker
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+with Forker() as forker:
+    pass
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+try:
+    pid = forker.fork()
+except OSError as error:
+    os._exit(0 if error.errno == errno.EAGAIN else 2)
+os._exit(1)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
