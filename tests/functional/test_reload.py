@@ -115,7 +115,7 @@ def goes_away(peer: Peer) -> bool:
     return bool(select.select([peer.socket], [], [], 0)[0])
 
 
-def test_reloads_under_kept_connections_that_honour_goaway(spawn):
+def test_a_hundred_reloads_under_kept_connections_that_honour_goaway(spawn):
     worker = spawn(INI, tasks=version(0))
     address = worker.address()
     local = threading.local()
@@ -135,11 +135,12 @@ def test_reloads_under_kept_connections_that_honour_goaway(spawn):
         time.sleep(0.002)
 
     with Load(call) as load:
-        for number in range(1, 31):
+        for number in range(1, 101):
             put(worker, number)
             reload(worker)
+            assert ask_version(worker) == number
     assert load.errors == []
-    assert load.calls > 300
+    assert load.calls > 1000
 
 
 def test_a_peer_that_first_speaks_during_the_drain_is_told_to_go_too(spawn):
