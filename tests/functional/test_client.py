@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import gevent
@@ -340,25 +339,17 @@ def test_a_thousand_greenlets_through_a_cutting_proxy(spawn, seed):
     server = spawn(INI.format(count=4), things=TASKS)
     seconds = float(os.environ.get("GTASK_TEST_SECONDS", "6"))
     until = time.monotonic() + seconds
-    histories = [History()]  # one for each while, so that what is old need not be kept
-    outcomes: Counter[str] = Counter()
+    history = History()
     numbers = itertools.count()
     sizes = []
-
-    def settle(history: History) -> None:
-        outcomes.update(history.outcomes)
-        assert history.check() == [], f"seed {seed}"
 
     def run(client: TaskClient, generator: random.Random) -> None:
         while time.monotonic() < until:
             number = next(numbers)
             text = f"{number} {'x' * generator.choice((0, 10, 1000, 20_000))}"
-            history = histories[-1]
             history.invoke(number)
 
-            def on_result(
-                result: str, number: int = number, size: int = len(text), history: History = history
-            ) -> None:
+            def on_result(result: str, number: int = number, size: int = len(text)) -> None:
                 key, _, padding = result.partition(" ")
                 is_whole = len(result) == size and padding.count("x") == len(padding)
                 history.ok(number, int(key) if is_whole else result)
@@ -368,7 +359,7 @@ def test_a_thousand_greenlets_through_a_cutting_proxy(spawn, seed):
                 timeout=generator.choice((1, 5)),
                 retries=generator.choice((0, 3)),
                 on_result=on_result,
-                on_error=lambda error, number=number, history=history: history.fail(number, error),
+                on_error=lambda error, number=number: history.fail(number, error),
             )
             if generator.random() < 0.01:
                 call.cancel()
@@ -377,9 +368,6 @@ def test_a_thousand_greenlets_through_a_cutting_proxy(spawn, seed):
     def measure() -> None:
         while True:
             gevent.sleep(1)
-            histories.append(History())
-            if len(histories) > 7:  # all of its calls have ended: 5 s is their longest
-                settle(histories.pop(0))
             sizes.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4)
 
     with (
@@ -391,13 +379,12 @@ def test_a_thousand_greenlets_through_a_cutting_proxy(spawn, seed):
         gevent.joinall(greenlets, raise_error=True)
         gevent.sleep(0.1)
         meter.kill()
-        for history in histories:
-            settle(history)
+        assert history.check() == [], f"seed {seed}"
         (board,) = client._boards.values()
         assert (len(board.calls), len(board.waiting)) == (0, 0)
         assert len(board.alive) <= 20
-    report = f"seed {seed}: {outcomes}, {proxy.met}, {sizes} kB"
-    assert outcomes["ok"] > 1000, report
+    report = f"seed {seed}: {history.outcomes}, {proxy.met}, {sizes} kB"
+    assert history.outcomes["ok"] > 1000, report
     assert len(proxy.met) >= 5, report
     if len(sizes) > 20:  # when histories begin to be dropped
         assert sizes[-1] < sizes[10] * 1.1, report
