@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import statistics
 import subprocess
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from ..support.spawn import ROOT
 
 INI = """
+[gtask]
+control = control.sock
 [worker:Tasks]
 listen = text://127.0.0.1:0
 count = 4
@@ -81,6 +86,24 @@ def test_a_module_may_have_started_a_thread(spawn):
 def test_greenlets_of_a_module_run_in_each_worker(spawn):
     for pid, ticks in ask_all(spawn, "ticks[-1]", HUB).items():
         assert ticks == pid
+
+
+def test_a_worker_that_has_worked_shares_most_of_its_memory(spawn):
+    """Measured: 2.0 MB of its own, and 3.3 MB before there was a rehearsal and a short fork."""
+    worker = spawn(INI, own=OWN.format(what="1", more=""))
+    for _ in range(10):
+        with ExitStack() as stack:
+            peers = [stack.enter_context(worker.peer()) for _ in range(12)]
+            for peer in peers:
+                peer.bare("own")
+    own = [private_kb(process["pid"]) for process in worker.status()["services"][0]["processes"]]
+    assert len(own) == 4
+    assert statistics.median(own) < 2500, own
+
+
+def private_kb(pid: int) -> int:
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(re.search(r"(?m)^Private_Dirty: +(\d+)", rollup)[1])
 
 
 @pytest.mark.parametrize(
