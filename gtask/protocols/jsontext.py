@@ -1,8 +1,8 @@
 """Strict JSON (RFC 8259) on ujson.
 
 ujson reads more than JSON: NaN, `-`, `01`, `1.`, raw control characters in strings. One regular
-expression over the text refuses these before ujson sees it, at about 1 µs per 100 bytes; a text
-that holds no character they could be made of is spared it.
+expression over the text refuses these before ujson sees it, at 0.7 µs per 100 bytes; most texts are
+spared it, as a glance shows that no number of theirs is one of those.
 """
 
 from __future__ import annotations
@@ -26,9 +26,17 @@ _TOKENS = re.compile(
 )
 
 
-# What is left of a text when these are deleted may be one of ujson's liberties. Most texts leave
-# nothing, and JSON-RPC's only its version: deleting costs a tenth of the expression.
-_PLAIN = bytes(set(range(0x20, 0x100)) - set(b"-.0NI"))
+# What stands before a value becomes a comma, a doubtful number's beginning a zero, another digit a
+# nine, a control character a NUL; spaces go. A text of which no comma is followed by a zero, or by a
+# nine where it has points, holds no number that needs a look. In strings these pairs mean nothing.
+_SIGHT = bytes.maketrans(
+    b":,[{-0NI123456789" + bytes(range(0x20)), b",,,,0000999999999" + bytes(0x20)
+)
+_RPC = b'{"jsonrpc":"2.0",'  # its point needs no look
+
+_PRINTABLE = bytes(range(0x20, 0x100))
+
+LONG = 400  # from here on strings are cut out before the expression looks, and written by ujson
 
 
 def loads(text: bytes) -> Any:
@@ -40,16 +48,34 @@ def loads(text: bytes) -> Any:
     try:
         # ujson reads ASCII bytes twice as fast as a str; of other bytes it lets surrogates pass.
         string = text if text.isascii() else text.decode()
-        doubtful = text.translate(None, _PLAIN)
-        if (
-            doubtful
-            and not (doubtful == b".0" and text.find(b'"2.0"') >= 0)
-            and _TOKENS.fullmatch(text.decode()) is None
-        ):
+        sight = text.translate(_SIGHT, b" ") if len(text) < LONG else b""
+        if not (
+            sight[:1] == b","
+            and sight.find(b",0") < 0
+            and sight.find(b"\0") < 0
+            and (
+                sight.find(b",9") < 0
+                or text.find(b".", len(_RPC) if text.startswith(_RPC) else 0) < 0
+            )
+        ) and not _is_strict(text):
             raise ProtocolError(PARSE_ERROR, "Parse error: not JSON as of RFC 8259")
         return ujson.loads(string)
     except (ValueError, RecursionError, MemoryError) as error:
         raise ProtocolError(PARSE_ERROR, f"Parse error: {error}") from None
+
+
+def _is_strict(text: bytes) -> bool:
+    """`text`, if ujson reads it, is JSON."""
+    if len(text) >= LONG and not text.translate(None, _PRINTABLE):
+        text = _without_strings(text)
+    return _TOKENS.fullmatch(text.decode()) is not None
+
+
+def _without_strings(text: bytes) -> bytes:
+    """What stands between the strings, each of them a space: four times as fast as to match them."""
+    if text.find(b"\\") >= 0:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return b" ".join(text.split(b'"')[::2])
 
 
 def dumps(value: Any) -> bytes:
@@ -59,7 +85,7 @@ def dumps(value: Any) -> bytes:
         InternalError: the value is not JSON.
     """
     kind = type(value)
-    if kind is str:  # results are mostly these: a third of the cost of asking ujson
+    if kind is str and len(value) < LONG:  # most results: a third of the cost of asking ujson
         return _quote(value).encode("ascii")
     if kind is int:
         return b"%d" % value

@@ -35,6 +35,11 @@ def strict(text: bytes) -> tuple[bool, object]:
         return False, None
 
 
+LONG_STRING = json.dumps(
+    r"-1. 01 \" \\ , 0 : .5 " * 30
+).encode()  # of what needs a look outside strings
+
+
 def verdict(text: bytes) -> tuple[bool, object]:
     try:
         return True, loads(text)
@@ -98,6 +103,26 @@ def test_numbers_get_the_verdict_of_the_standard_library(text):
 def test_what_is_not_json_is_refused(text):
     with pytest.raises(ProtocolError):
         loads(text.encode())
+
+
+@pytest.mark.parametrize("long", [b'"a"', LONG_STRING])
+@pytest.mark.parametrize(
+    "number",
+    ["0", "10", "1.5", "-0", "1e9", "-", "01", "-01", "1.", ".5", "-.5", "NaN", "Infinity"],
+)
+def test_numbers_beside_strings_get_the_verdict_of_the_standard_library(number, long):
+    for text in (
+        b'{"a":%b,"b":%b}' % (long, number.encode()),
+        b"[%b, %b]" % (long, number.encode()),
+        b'{"jsonrpc":"2.0","b":%b,"a":%b}' % (number.encode(), long),
+    ):
+        assert verdict(text) == strict(text)
+
+
+def test_long_strings_are_escaped_too():
+    text = 'é "\\/\x7f\ud800\u2028\n' * 100
+    assert json.loads(dumps(text)) == text
+    assert dumps(text).isascii()
 
 
 @pytest.mark.parametrize("text", [b'"\xff"', b'"\xed\xa0\x80"', b'"\xc0\x80"', b"\xf4\x90\x80\x80"])
