@@ -1,11 +1,12 @@
 """From frames to tasks to replies: what a `TaskConnection` does with what it reads.
 
 The hub cuts a read into frames and switches into a pooled greenlet, which parses them and runs
-their tasks one after the other. Most tasks do not block: they are over when the hub gets the CPU
-back, so they need no timer for their time limit and no entry anywhere. When one blocks, the hub
-gets the CPU back in the middle of it: that call becomes an `Execution`, with a timer, that can be
-found and cancelled, and the frames behind it are given to the next greenlet. Replies that are made
-while one read is worked off go out in one send.
+their tasks one after the other; where many connections have something at a time, the hub reads all
+of them first, and one greenlet serves them all. Most tasks do not block: they are over when the hub
+gets the CPU back, so they need no timer for their time limit and no entry anywhere. When one
+blocks, the hub gets the CPU back in the middle of it: that call becomes an `Execution`, with a
+timer, that can be found and cancelled, and the frames behind it are given to the next greenlet.
+Replies that are made while one read is worked off go out in one send.
 
 Only frames of a JSON-RPC call are run beside each other. Bare calls, whose answers nothing but
 their order tells apart, hold back what comes behind them on their connection.
@@ -114,44 +115,64 @@ class TaskConnection(Stream):
             self._settle()
         elif frames:
             self._inbox = frames
-            self._work()
+            self.service.enqueue(self)
         if self._decoder.failed and not self._last_words:
             self._last_words = protocol_error_reply(self._decoder.error())
             self._settle()
 
-    def _work(self) -> None:
-        """Have the inbox worked off, until it is empty or others must have their turn."""
+    def work(self, turn: Turn) -> bool:
+        """Have the inbox worked off, until it is empty or others must have their turn.
+
+        Returns:
+            False if a call has blocked, and the hub has gone on with what was behind it.
+        """
+        turn.connection = self
+        if not self._inbox or self._bare is not None or self.state != OPEN:
+            return True  # since it was put in the queue, it was worked off, held back or closed
+        gauge = self.service.gauge
+        gauge.floats[gauge.since] = self.last_active = self._cork = monotonic()
+        if not self._take_up(turn):
+            return False
+        self.end_work()
+        return True
+
+    def go_on_without(self, turn: Turn) -> None:
+        """The turn's call has blocked: what is behind it is given to the next greenlet. Hub only."""
         service = self.service
-        gauge = service.gauge
-        spare = service.spare_turns
-        now = self.last_active = self._cork = monotonic()
-        gauge.enter(now)
+        until = monotonic() + TURN_SECONDS
         while True:
-            turn = spare.pop() if spare else Turn(service)
-            turn.connection = self
-            turn.is_over = False
-            turn.switch(self._take_up)
             if not turn.is_over:
                 self._detach(turn)
             if not self._inbox or self._bare is not None:
                 break
-            if self._outstanding >= MAX_OUTSTANDING or monotonic() > now + TURN_SECONDS:
+            if self._outstanding >= MAX_OUTSTANDING or monotonic() > until:
                 break
-        gauge.leave()
+            turn = service.spare_turn()
+            turn.connection = self
+            turn.switch(self._take_up)
+        self.end_work()
+
+    def end_work(self) -> None:
+        """Send the replies, and see how to go on."""
         self._cork = 0.0
         if self._replies:
             self._flush()
-        if self._inbox or self._outstanding or self._is_paused or service.is_draining:
+        if (
+            self._inbox
+            or self._outstanding
+            or self._is_paused
+            or self._has_ended
+            or self.service.is_draining
+        ):
             self._settle()
-        elif self._output is not None and len(self._output) > service.max_send_buffer_bytes:
+        elif self._output is not None and len(self._output) > self.service.max_send_buffer_bytes:
             self._hold()
 
     def run_waiting(self, execution: Execution) -> None:
         """A turn has become free for a call that waited."""
         service = self.service
-        turn = service.spare_turns.pop() if service.spare_turns else Turn(service)
+        turn = service.spare_turn()
         turn.connection = self
-        turn.is_over = False
         turn.execution = execution
         turn.task = execution.task
         now = turn.started = monotonic()
@@ -191,8 +212,10 @@ class TaskConnection(Stream):
 
     # -- in a greenlet: one frame after the other ---------------------------------------------
 
-    def _take_up(self, turn: Turn) -> None:
-        """Parse and run calls until one blocks, the inbox is empty or the time is up.
+    def _take_up(self, turn: Turn) -> bool:
+        """Parse and run calls until the inbox is empty or the time is up.
+
+        Returns False if one has blocked: the hub has then given the inbox to somebody else.
 
         The plain forms of both dialects are told here by their shape, without `read_message`,
         and without an object for the call: that halves the cost of a small task.
@@ -241,14 +264,15 @@ class TaskConnection(Stream):
                 self._take_slowly(message, turn)
             if turn.is_detached:
                 turn.is_detached = False
-                return  # the hub has given the inbox to somebody else
+                return False
             if inbox:
                 now = turn.started = monotonic()
                 if now > self._cork + CORK_SECONDS and replies:
                     self._flush()
                     self._cork = now
                 if now > until:
-                    return
+                    break
+        return True
 
     def _run(self, turn: Turn, positional: Any, keywords: Any, call: Any) -> bytes:
         """Run the turn's task; returns the reply to its caller."""
@@ -462,7 +486,7 @@ class TaskConnection(Stream):
 
     def _go_on(self) -> None:
         if self.state == OPEN and not self._cork and self._inbox and self._bare is None:
-            self._work()
+            self.service.enqueue(self)
 
     def _hold(self) -> None:
         self._is_paused = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -69,6 +70,10 @@ class TaskService:
         self.thread = native_thread()
         self.connections: set[TaskConnection] = set()
         self.spare_turns: list[Turn] = []
+        self._ready: list[TaskConnection] = []  # have something to do, in the order it came
+        self._taken: list[TaskConnection] = []  # those of them that are worked off, the next last
+        self._is_crowded = False  # more than one came in the last turn of the loop
+        self._loop_time = 0.0
         self.waiting: deque[Execution] = deque()
         self.blocked: set[Execution] = set()
         self.running = 0  # tasks that have blocked; the one on the CPU is not counted
@@ -135,6 +140,59 @@ class TaskService:
     def report(self) -> list[dict[str, Any]]:
         """Each connection, for the operator."""
         return [connection.report() for connection in self.connections]
+
+    # -- the queue of connections -------------------------------------------------------------
+
+    def enqueue(self, connection: TaskConnection) -> None:
+        """Have a connection's inbox worked off; hub only.
+
+        Where many have something at a time, the hub reads all of them first, and one greenlet
+        then serves them all, so that two switches are paid for once. Where one comes at a time,
+        it is served at once: the callback would cost more than it saves.
+        """
+        if self._is_crowded:
+            if not self._ready:
+                self.reactor.loop.run_callback(self._work_off)
+            self._ready.append(connection)
+            return
+        now = self.reactor.loop.now()  # of the turn of the loop
+        self._is_crowded = now == self._loop_time
+        self._loop_time = now
+        self._run(connection.work)
+        self.gauge.leave()
+
+    def _work_off(self) -> None:
+        """The hub has read all that there was."""
+        taken = self._taken
+        self._is_crowded = len(self._ready) > 1
+        self._ready.reverse()
+        taken[:0] = self._ready
+        self._ready.clear()
+        while taken:
+            self._run(self._serve)
+        self.gauge.leave()
+
+    def _run(self, work: Callable[[Turn], object]) -> None:
+        """Run it in a greenlet, and what is behind it if it blocks."""
+        turn = self.spare_turn()
+        turn.switch(work)
+        if not turn.is_over:
+            turn.connection.go_on_without(turn)
+        elif turn.connection._cork:  # it was killed between two calls
+            turn.connection.end_work()
+
+    def _serve(self, turn: Turn) -> None:
+        """In a greenlet: one connection after the other, until a call blocks."""
+        taken = self._taken
+        while taken:
+            if not taken.pop().work(turn):
+                return  # the hub goes on with the others in another greenlet
+
+    def spare_turn(self) -> Turn:
+        """A greenlet for what comes next."""
+        turn = self.spare_turns.pop() if self.spare_turns else Turn(self)
+        turn.is_over = False
+        return turn
 
     # -- turns --------------------------------------------------------------------------------
 

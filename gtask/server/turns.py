@@ -127,7 +127,7 @@ class Turn(greenlet):
         self.is_over = False
         self.is_detached = False
 
-    def run(self, work: Callable[[Turn], None]) -> None:
+    def run(self, work: Callable[[Turn], object]) -> None:
         spare, hub = self._spare, self._hub
         while True:
             try:
