@@ -23,7 +23,7 @@ from greenlet import GreenletExit
 from ..errors import BadArguments, InternalError, ProtocolError, TaskError, TaskFailed, TaskTimeout
 from ..net.connection import format_address
 from ..net.stream import OPEN, State, Stream
-from ..protocols.jsontext import dumps, loads
+from ..protocols.jsontext import are_clear, dumps, loads, loads_clear
 from ..protocols.messages import (
     BARE,
     JSONRPC,
@@ -62,6 +62,7 @@ class TaskConnection(Stream):
         "_is_paused",
         "_kept",
         "_last_words",
+        "_loads",
         "_outstanding",
         "_replies",
         "_speaks_rpc",
@@ -75,6 +76,7 @@ class TaskConnection(Stream):
         self._address = address
         self._decoder = TextDecoder(service.max_frame_bytes)
         self._inbox: list[bytes] = _EMPTY  # frames that were not taken up yet, the first one last
+        self._loads = loads  # what reads them
         self._bare: Execution | None = None  # the bare call that holds back what comes behind it
         self._kept: dict[Any, Execution] | None = None  # by id, what can be cancelled
         self._replies: list[bytes] = []
@@ -109,12 +111,17 @@ class TaskConnection(Stream):
 
     def _received(self, data: bytes) -> None:
         frames = self._decoder.feed(data)
+        many = len(frames)
+        # With a rest of the read before in it, the first frame would not be the data's beginning.
+        is_clear = many > 1 and data.startswith(frames[0]) and are_clear(data)
         frames.reverse()  # they are popped from the end
         if self._inbox or self._bare is not None:
             self._inbox = frames + self._inbox
+            self._loads = loads
             self._settle()
-        elif frames:
+        elif many:
             self._inbox = frames
+            self._loads = loads_clear if is_clear else loads
             self.service.enqueue(self)
         if self._decoder.failed and not self._last_words:
             self._last_words = protocol_error_reply(self._decoder.error())
@@ -223,12 +230,13 @@ class TaskConnection(Stream):
         service = self.service
         tasks = service.tasks
         inbox = self._inbox
+        parse = self._loads
         replies = self._replies
         turn.started = self._cork
         until = self._cork + TURN_SECONDS
         while inbox:
             try:
-                message = loads(inbox.pop())
+                message = parse(inbox.pop())
             except ProtocolError as error:
                 self._reply(protocol_error_reply(error))
                 continue
