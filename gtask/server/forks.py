@@ -3,7 +3,8 @@
 After a fork the standard library makes its locks anew (threading, logging, random ...), in case
 another thread held one, and then each worker has copies of all the pages that this looks at: 0.6 MB
 of its own. A mold that has one thread holds no lock. So it calls fork(2) by itself, unless a module
-of the user's has asked by `os.register_at_fork` to be told of forks, or has started a thread.
+of the user's has asked by `os.register_at_fork` to be told of forks, or has started a thread. Of the
+modules that a script had before `run_all` this cannot be known, so its molds use `os.fork`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ _libc = ctypes.PyDLL(None, use_errno=True)
 
 
 class Forker:
-    """Forks by the shortest way that is safe."""
+    """Forks by the shortest way that is safe.
+
+    That is `os.fork`, unless the user's modules are loaded in its `with` and do nothing against it.
+    """
 
     def __init__(self) -> None:
         self._is_watched = False  # somebody wants to be told of forks

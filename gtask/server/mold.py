@@ -100,13 +100,13 @@ def _load(
     sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
     importlib.invalidate_caches()
     try:
-        with forker:
-            if workers is None:
+        if workers is None:
+            with forker:
                 loaded = load_workers(generation.settings)
-            else:
-                loaded = {worker.name: worker for worker in workers}
-                for worker in loaded.values():
-                    worker.load()
+        else:
+            loaded = {worker.name: worker for worker in workers}
+            for worker in loaded.values():
+                worker.load()
     finally:
         sys.dont_write_bytecode = before
     sys.stdout.flush()  # or each worker writes it again

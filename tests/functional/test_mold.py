@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import statistics
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ..support.peer import Peer
 from ..support.spawn import ROOT
 
 INI = """
@@ -77,6 +79,30 @@ def test_hooks_that_a_module_registered_run_around_each_fork(spawn):
     for pid, told in ask_all(spawn, "told", HOOKS).items():
         assert told[-1] == pid
         assert told[0] == "before"
+
+
+def test_hooks_that_a_script_registered_run_too(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os\nfrom gtask import Worker, run_all, task\n"
+        "told = []\nos.register_at_fork(after_in_child=lambda: told.append(os.getpid()))\n"
+        "@task\ndef own():\n    return [os.getpid(), told]\n"
+        "run_all(Worker('text://127.0.0.1:0', tasks=[own], count=2))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            ready = re.search(r"text://127.0.0.1:(\d+)", process.stderr.readline())
+            with Peer(("127.0.0.1", int(ready[1]))) as peer:
+                pid, told = peer.bare("own")
+            assert told[-1] == pid
+        finally:
+            process.terminate()
 
 
 def test_a_module_may_have_started_a_thread(spawn):
