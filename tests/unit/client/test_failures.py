@@ -293,7 +293,7 @@ def test_a_connection_gets_old(peer, connect):
         assert client.call("f", [1]).get(timeout=5) == [1]
         gevent.sleep(0.005)
     assert len(server.sockets) >= 4
-    wait_for(lambda: len(board_of(client).alive) == 1)
+    wait_for(lambda: len(board_of(client).alive) <= 1)  # none, if the last one got old, too
 
 
 def test_too_many_pending_calls_are_refused(peer, connect):
