@@ -105,32 +105,28 @@ def test_tls_and_a_renewed_certificate(spawn, tmp_path):
         TlsPeer(worker.address(), trusting("first"))
 
 
-def test_certificates_that_cannot_be_used_are_told_with_their_key(spawn, tmp_path):
+@pytest.mark.parametrize(
+    ("key", "certfile", "keyfile", "cafile"),
+    [
+        ("certfile", "good.pem", "other.key", "good.pem"),
+        ("cafile", "good.pem", "good.key", "bad.pem"),
+    ],
+)
+def test_certificates_that_cannot_be_used_are_told_with_their_key(
+    spawn, tmp_path, key, certfile, keyfile, cafile
+):
     certificate(tmp_path, "good")
     certificate(tmp_path, "other")
     (tmp_path / "bad.pem").write_text("no certificate")
-    worker = spawn(
-        ini(
-            f"certfile = {tmp_path}/good.pem",
-            f"keyfile = {tmp_path}/other.key",
-        ),
-        wait=False,
-        some=MODULE,
-    )
+    files = {"certfile": certfile, "keyfile": keyfile, "cafile": cafile}
+    lines = [f"{name} = {tmp_path}/{file}" for name, file in files.items()]
+    worker = spawn(ini(*lines), wait=False, some=MODULE)
     assert worker.process.wait(20) == 78
-    assert f"worker.ini [worker:Tasks] certfile: cannot use {tmp_path}/good.pem" in worker.text
-    worker = spawn(
-        ini(
-            f"certfile = {tmp_path}/good.pem",
-            f"keyfile = {tmp_path}/good.key",
-            f"cafile = {tmp_path}/bad.pem",
-        ),
-        some=MODULE,
-        wait=False,
-    )
-    assert worker.process.wait(20) == 78
-    assert f"[worker:Tasks] cafile: cannot use {tmp_path}/bad.pem" in worker.text
-    assert worker.command("check").returncode == 78
+    problem = f"worker.ini [worker:Tasks] {key}: cannot use {tmp_path}/{files[key]}"
+    assert problem in worker.text
+    check = worker.command("check")
+    assert check.returncode == 78
+    assert problem in check.stderr
 
 
 def test_client_certificates(spawn, tmp_path):
