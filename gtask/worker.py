@@ -95,7 +95,6 @@ class Worker:
         self.on_buffer_full: Callback = None
         self.on_buffer_drain: Callback = None
         self.served: dict[str, TaskFunction] = {}
-        self.checked: ServiceSettings | None = None  # by `settings`, before the worker is forked
 
     def __repr__(self) -> str:
         return f"<Worker {self.name} {self.listen}>"
@@ -111,8 +110,7 @@ class Worker:
             for field in fields(ServiceSettings)
             if field.name not in ("name", "listen", "tasks")
         }
-        self.checked = make_service(self.name, str(self.listen), **options)
-        return self.checked
+        return make_service(self.name, str(self.listen), **options)
 
     def load(self) -> None:
         """Find the tasks; to be called with everything monkey-patched.

@@ -84,7 +84,6 @@ def _load(service: ServiceSettings) -> Worker:
         if field.name not in ("name", "listen", "tasks")
     }
     worker = Worker(service.listen, name=service.name)
-    worker.checked = service
     for name, value in options.items():
         setattr(worker, name, value)
     problems: list[str] = []
