@@ -1,3 +1,48 @@
+"""Builds gtask. Where a C compiler is there, the modules that each task goes through are compiled."""
+
+import os
+import sys
+
 from setuptools import setup
 
-setup()
+COMPILED = [
+    "gtask/net/stream.py",
+    "gtask/protocols/jsontext.py",
+    "gtask/protocols/messages.py",
+    "gtask/protocols/text.py",
+    "gtask/protocols/tls.py",
+    "gtask/protocols/websocket.py",
+    "gtask/server/acceptor.py",
+    "gtask/server/boot.py",
+    "gtask/server/dispatch.py",
+    "gtask/server/execution.py",
+    "gtask/server/gauge.py",
+    "gtask/server/service.py",
+]
+COMMANDS = {"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "install"}
+# The types of other packages are not looked at, as they are not there in all environments.
+MYPY = [
+    "--config-file=",
+    "--no-site-packages",
+    "--ignore-missing-imports",
+    "--follow-imports=silent",
+]
+
+
+def extensions():
+    """The extension modules; none where they cannot be made, as the sources do as well."""
+    if os.environ.get("GTASK_PURE") or not COMMANDS.intersection(sys.argv):
+        return []
+    try:
+        from mypyc.build import mypycify
+
+        made = mypycify([*MYPY, *COMPILED], group_name="gtask")
+    except (ImportError, SystemExit) as error:
+        print(f"gtask runs from its sources, as mypyc cannot compile it: {error}", file=sys.stderr)
+        return []
+    for extension in made:
+        extension.optional = True  # without a C compiler, a warning
+    return made
+
+
+setup(ext_modules=extensions())

@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from . import compiled
+
 if TYPE_CHECKING:
     from .client.calls import Call as Call
     from .client.calls import as_completed as as_completed
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from .worker import run_all as run_all
 
 __version__ = "0.1.0"
+
+compiled.choose(__path__[0])
 
 _NAMES = {
     ".client.calls": ("Call", "as_completed", "wait"),

@@ -52,6 +52,7 @@ class TcpConnection(Stream):
     """
 
     __slots__ = (
+        "__weakref__",
         "_busy",
         "_context",
         "_decoder",

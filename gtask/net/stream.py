@@ -12,6 +12,7 @@ import ssl
 from enum import IntEnum
 from typing import Any
 
+from ..compiled import mypyc_attr
 from ..protocols.tls import TlsFilter
 from .reactor import Reactor
 
@@ -37,6 +38,7 @@ class State(IntEnum):
 CLOSED, FLUSHING, OPEN = State.CLOSED, State.FLUSHING, State.OPEN
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Stream:
     """Base of every connection.
 
@@ -50,7 +52,6 @@ class Stream:
     """
 
     __slots__ = (
-        "__weakref__",
         "_linger",
         "_output",
         "_reactor",

@@ -13,38 +13,25 @@ queue of the service, and the idlest workers its servers.
 from __future__ import annotations
 
 import _socket
-import ctypes
 import errno
 import logging
 import os
-import platform
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
 from ..net.stream import READ
+from . import epoll
 from .gauge import Gauge
 
 log = logging.getLogger(__name__)
 
-EPOLL_CTL_ADD, EPOLL_CTL_DEL = 1, 2
-EPOLLIN, EPOLLEXCLUSIVE = 0x001, 1 << 28
 DEFER_SECONDS = 0.002  # for each connection that we have more than the idlest
 MAX_DEFER_SECONDS = 0.02  # then accept anyway: the idlest may be stuck
 FDINFO_BYTES = 65536  # some hundred registrations; ours is among the first
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 EXHAUSTED_SECONDS = 0.25
 COMPLAIN_SECONDS = 10.0
-
-
-class _EpollEvent(ctypes.Structure):
-    if platform.machine() == "x86_64":  # the kernel's ABI packs it there, and only there
-        _pack_ = 1
-        _layout_ = "ms"
-    _fields_ = (("events", ctypes.c_uint32), ("data", ctypes.c_uint64))
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Gate:
@@ -58,7 +45,7 @@ class Gate:
     def __init__(self, loop: Any, fd: int) -> None:
         self._loop = loop
         self._fd = fd
-        self._event: _EpollEvent | None = None
+        self._event: epoll.Event | None = None
         self.is_open = True
         # libev registers a watcher when the loop turns next. Should it ever make its epoll anew
         # (it does when it meets an event it cannot explain), ours is lost and made again.
@@ -77,14 +64,14 @@ class Gate:
         if not self.is_open:
             self.is_open = True
             if self._event is not None:
-                self._control(EPOLL_CTL_ADD)
+                self._control(epoll.ADD)
 
     def shut(self) -> None:
         """Take no part, until `open`."""
         if self.is_open:
             self.is_open = False
             if self._event is not None:
-                self._control(EPOLL_CTL_DEL)
+                self._control(epoll.DEL)
 
     def close(self) -> None:
         """Give the registration up; to be called before `fd` is closed, as others hold it open."""
@@ -97,11 +84,11 @@ class Gate:
         key = self._registered_key()
         if key is None:
             return
-        self._event = _EpollEvent(EPOLLIN | EPOLLEXCLUSIVE, key)
-        self._control(EPOLL_CTL_DEL)
-        if self.is_open and not self._control(EPOLL_CTL_ADD):
-            self._event.events = EPOLLIN
-            self._control(EPOLL_CTL_ADD)
+        self._event = epoll.Event(epoll.IN | epoll.EXCLUSIVE, key)
+        self._control(epoll.DEL)
+        if self.is_open and not self._control(epoll.ADD):
+            self._event.events = epoll.IN
+            self._control(epoll.ADD)
             self._event = None
 
     def _start_over(self) -> None:
@@ -126,8 +113,8 @@ class Gate:
         return None
 
     def _control(self, operation: int) -> bool:
-        event = ctypes.byref(self._event) if self._event is not None else None
-        return bool(_libc.epoll_ctl(self._loop.fileno(), operation, self._fd, event) == 0)
+        assert self._event is not None
+        return epoll.control(self._loop.fileno(), operation, self._fd, self._event)
 
 
 class Acceptor:

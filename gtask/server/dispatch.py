@@ -35,7 +35,8 @@ from ..protocols.messages import (
 )
 from ..protocols.text import TextDecoder
 from ..tasks import running_task
-from .turns import Batch, Execution, Turn, failure_of
+from .execution import Batch, Execution, failure_of
+from .turns import Turn
 
 if TYPE_CHECKING:
     from .service import TaskService

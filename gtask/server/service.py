@@ -24,8 +24,9 @@ from ..net.reactor import Reactor
 from ..protocols.messages import BARE
 from ..tasks import TaskFunction
 from .dispatch import TaskConnection
+from .execution import Execution, native_thread
 from .gauge import Gauge
-from .turns import Execution, Turn, native_thread
+from .turns import Turn
 
 log = logging.getLogger("gtask.tasks")
 
@@ -51,10 +52,10 @@ class TaskService:
         reactor: Reactor,
         gauge: Gauge,
         *,
-        concurrency: int = 100,
-        task_timeout: float = 60.0,
+        concurrency: int,
+        task_timeout: float,
         max_frame_bytes: int,
-        max_batch: int = 100,
+        max_batch: int,
         max_send_buffer_bytes: int,
     ) -> None:
         self.tasks = tasks
