@@ -18,6 +18,8 @@ COMPILED = [
     "gtask/server/execution.py",
     "gtask/server/gauge.py",
     "gtask/server/service.py",
+    "gtask/server/turns.py",
+    "gtask/tasks.py",
 ]
 COMMANDS = {"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "install"}
 # The types of other packages are not looked at, as they are not there in all environments.

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 SUFFIX = EXTENSION_SUFFIXES[0]
-FOLDERS = ("net", "protocols", "server")
+FOLDERS = ("", "net", "protocols", "server")
 
 if TYPE_CHECKING:
     from mypy_extensions import mypyc_attr as mypyc_attr
@@ -27,7 +27,7 @@ else:
 
 def choose(package: str) -> None:
     """Have the sources of the package in that directory run, if the compiled modules must not."""
-    folders = [os.path.join(package, folder) for folder in FOLDERS]
+    folders = [os.path.join(package, folder).rstrip("/") for folder in FOLDERS]
     if os.environ.get("GTASK_PURE") or _are_outdated(package, folders):
         for folder in folders:
             sys.path_importer_cache[folder] = FileFinder(

@@ -10,7 +10,7 @@ import keyword
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, Protocol, TypeVar, overload
 
 from .errors import BadArguments, ConfigError
@@ -116,6 +116,9 @@ class TaskFunction:
         ]
         # Arguments of just these names can be passed on as they are.
         self.plain_names = None if self._renamed or self._unreachable else self._names.keys()
+        # All of them, in this order, may be passed by position, which is cheaper.
+        in_order = self._positions == [*self._names] and _is_plain(function)
+        self.order = tuple(self._positions) if in_order else None
         self._needs_names = [
             _wire_name(p.name)
             for p in by_name
@@ -164,6 +167,13 @@ class TaskFunction:
             raise BadArguments(
                 f"{self.name}: {'; '.join(problems)}", {"missing": missing, "unexpected": surplus}
             )
+
+
+def _is_plain(function: Callable[..., Any]) -> bool:
+    """It has the signature that it shows; a wrapper may show another's, and want all by name."""
+    return type(function) is FunctionType and not (
+        hasattr(function, "__wrapped__") or hasattr(function, "__signature__")
+    )
 
 
 def _wire_name(parameter: str) -> str:

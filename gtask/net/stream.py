@@ -10,18 +10,19 @@ from __future__ import annotations
 import _socket
 import ssl
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 from ..compiled import mypyc_attr
 from ..protocols.tls import TlsFilter
 from .reactor import Reactor
 
-READ, WRITE = 1, 2
-READ_BYTES = 65536
-WRITE_BYTES = 262144
-LINGER_SECONDS = 2.0
-LINGER_BYTES = 64 * 1024 * 1024
-DONT_WAIT = _socket.MSG_DONTWAIT  # saves the ioctl that would make each socket non-blocking
+READ: Final = 1
+WRITE: Final = 2
+READ_BYTES: Final = 65536
+WRITE_BYTES: Final = 262144
+LINGER_SECONDS: Final = 2.0
+LINGER_BYTES: Final = 64 * 1024 * 1024
+DONT_WAIT: Final = _socket.MSG_DONTWAIT  # saves the ioctl that would make each socket non-blocking
 
 
 class State(IntEnum):
@@ -35,7 +36,9 @@ class State(IntEnum):
 
 
 # Names of the module are found faster than attributes of an enum.
-CLOSED, FLUSHING, OPEN = State.CLOSED, State.FLUSHING, State.OPEN
+CLOSED: Final = State.CLOSED
+FLUSHING: Final = State.FLUSHING
+OPEN: Final = State.OPEN
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -105,7 +108,7 @@ class Stream:
             self._reader.stop()
 
     def _resume(self) -> None:
-        if self._reader is not None and self.state == OPEN:
+        if self._reader is not None and self.state is OPEN:
             self._reader.start(self._readable)
 
     @property
@@ -140,7 +143,7 @@ class Stream:
 
     def _abort(self, reason: str) -> None:
         """Close now; what is buffered is lost."""
-        if self.state == CLOSED:
+        if self.state is CLOSED:
             return
         linger = self._linger and not self._output
         self.state = CLOSED
@@ -198,7 +201,7 @@ class Stream:
             self._output += data
             return
         try:
-            sent = self._socket.send(data, DONT_WAIT)
+            sent: int = self._socket.send(data, DONT_WAIT)
         except BlockingIOError:
             sent = 0
         except OSError as error:
@@ -227,7 +230,7 @@ class Stream:
             return
         self._output = None
         self._writer.stop()
-        if self.state == FLUSHING:
+        if self.state is FLUSHING:
             self._abort("closed here")
         else:
             self._flushed()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from json.encoder import encode_basestring_ascii as _quote
-from typing import Any
+from typing import Any, Final
 
 import ujson
 
@@ -18,7 +18,7 @@ from ..errors import PARSE_ERROR, InternalError, ProtocolError
 # Runs of structure and literals, each followed by one string or one number. Possessive, hence
 # linear; unrolled ("normal* (special normal*)*"), which halves its cost. It checks tokens only:
 # ujson itself refuses what is wrong between them.
-_TOKENS = re.compile(
+_TOKENS: Final = re.compile(
     r"(?:[^\"0-9\x00-\x08\x0b\x0c\x0e-\x1f.NI-]*+"
     r"(?:\"[^\"\\\x00-\x1f]*+(?:\\.[^\"\\\x00-\x1f]*+)*+\""
     r"|-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+(?![0-9.]))?+)*+",
@@ -29,15 +29,17 @@ _TOKENS = re.compile(
 # What stands before a value becomes a comma, a doubtful number's beginning a zero, another digit a
 # nine, a control character a NUL; spaces go. A text of which no comma is followed by a zero, or by a
 # nine where it has points, holds no number that needs a look. In strings these pairs mean nothing.
-_SIGHT = bytes.maketrans(
+_SIGHT: Final = bytes.maketrans(
     b":,[{-0NI123456789" + bytes(range(0x20)), b",,,,0000999999999" + bytes(0x20)
 )
-_SIGHT_OF_LINES = _SIGHT[:0x0A] + b"," + _SIGHT[0x0B:]
-_RPC = b'{"jsonrpc":"2.0",'  # its point needs no look
+_SIGHT_OF_LINES: Final = _SIGHT[:0x0A] + b"," + _SIGHT[0x0B:]
+_RPC: Final = b'{"jsonrpc":"2.0",'  # its point needs no look
 
-_PRINTABLE = bytes(range(0x20, 0x100))
+_PRINTABLE: Final = bytes(range(0x20, 0x100))
 
-LONG = 400  # from here on strings are cut out before the expression looks, and written by ujson
+LONG: Final = (
+    400  # from here on strings are cut out before the expression looks, and written by ujson
+)
 
 
 def loads(text: bytes) -> Any:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from greenlet import GreenletExit
 
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gtask.tasks")
 
-MAX_OUTSTANDING = 1000  # blocked or waiting calls of one connection; past it, it is not read
-TURN_SECONDS = 0.005  # what one connection may take before others have theirs
-CORK_SECONDS = 0.001  # what a reply may wait for the next one
+MAX_OUTSTANDING: Final = 1000  # blocked or waiting calls of one connection; past it, it is not read
+TURN_SECONDS: Final = 0.005  # what one connection may take before others have theirs
+CORK_SECONDS: Final = 0.001  # what a reply may wait for the next one
 
-_EMPTY: list[bytes] = []  # never added to
+_EMPTY: Final[list[bytes]] = []  # never added to
 
 
 class TaskConnection(Stream):
@@ -60,10 +60,10 @@ class TaskConnection(Stream):
         "_decoder",
         "_has_ended",
         "_inbox",
+        "_is_clear",
         "_is_paused",
         "_kept",
         "_last_words",
-        "_loads",
         "_outstanding",
         "_replies",
         "_speaks_rpc",
@@ -77,7 +77,7 @@ class TaskConnection(Stream):
         self._address = address
         self._decoder = TextDecoder(service.max_frame_bytes)
         self._inbox: list[bytes] = _EMPTY  # frames that were not taken up yet, the first one last
-        self._loads = loads  # what reads them
+        self._is_clear = False  # none of them needs a closer look
         self._bare: Execution | None = None  # the bare call that holds back what comes behind it
         self._kept: dict[Any, Execution] | None = None  # by id, what can be cancelled
         self._replies: list[bytes] = []
@@ -118,11 +118,11 @@ class TaskConnection(Stream):
         frames.reverse()  # they are popped from the end
         if self._inbox or self._bare is not None:
             self._inbox = frames + self._inbox
-            self._loads = loads
+            self._is_clear = False
             self._settle()
         elif many:
             self._inbox = frames
-            self._loads = loads_clear if is_clear else loads
+            self._is_clear = is_clear
             self.service.enqueue(self)
         if self._decoder.failed and not self._last_words:
             self._last_words = protocol_error_reply(self._decoder.error())
@@ -135,7 +135,7 @@ class TaskConnection(Stream):
             False if a call has blocked, and the hub has gone on with what was behind it.
         """
         turn.connection = self
-        if not self._inbox or self._bare is not None or self.state != OPEN:
+        if not self._inbox or self._bare is not None or self.state is not OPEN:
             return True  # since it was put in the queue, it was worked off, held back or closed
         gauge = self.service.gauge
         gauge.floats[gauge.since] = self.last_active = self._cork = monotonic()
@@ -231,13 +231,14 @@ class TaskConnection(Stream):
         service = self.service
         tasks = service.tasks
         inbox = self._inbox
-        parse = self._loads
+        is_clear = self._is_clear
         replies = self._replies
         turn.started = self._cork
         until = self._cork + TURN_SECONDS
         while inbox:
             try:
-                message = parse(inbox.pop())
+                line = inbox.pop()
+                message = loads_clear(line) if is_clear else loads(line)
             except ProtocolError as error:
                 self._reply(protocol_error_reply(error))
                 continue
@@ -257,13 +258,19 @@ class TaskConnection(Stream):
             if (
                 task is not None
                 and type(args) is dict
-                and args.keys() == task.plain_names
+                and ((in_order := tuple(args) == task.order) or args.keys() == task.plain_names)
                 and service.running < service.concurrency
                 and not service.is_stopping
             ):
                 turn.task = task
-                turn.call = call = (function, args, id, dialect, False)
-                reply = self._run(turn, (), args, call)
+                turn.function = function
+                turn.args = args
+                turn.id = id
+                turn.dialect = dialect
+                if in_order:
+                    reply = self._run(turn, args.values(), None, None)
+                else:
+                    reply = self._run(turn, (), args, None)
                 if turn.execution is None:
                     replies.append(reply)
                 else:
@@ -283,8 +290,8 @@ class TaskConnection(Stream):
                     break
         return True
 
-    def _run(self, turn: Turn, positional: Any, keywords: Any, call: Any) -> bytes:
-        """Run the turn's task; returns the reply to its caller."""
+    def _run(self, turn: Turn, positional: Any, keywords: Any, call: Execution | None) -> bytes:
+        """Run the turn's task, for `call` if that is an object; returns the reply to its caller."""
         task = turn.task
         gauge = self.service.gauge
         gauge.done += 1
@@ -294,12 +301,16 @@ class TaskConnection(Stream):
                 value = self._run_in_thread(turn, positional, keywords)
             else:
                 # A context of its own each: the greenlet has run other callers' tasks before.
-                value = turn.context.copy().run(task.function, *positional, **keywords)
-            if type(call) is not tuple:
+                run = turn.context.copy().run
+                if keywords:
+                    value = run(task.function, *positional, **keywords)
+                else:
+                    value = run(task.function, *positional)
+            if call is not None:
                 return b"" if call.is_notification else call.result(value)
-            if call[3] == BARE:
+            if turn.dialect == BARE:
                 return dumps(value)
-            id = call[2]
+            id = turn.id
             return b'{"jsonrpc":"2.0","result":%b,"id":%b}' % (
                 dumps(value),
                 b"%d" % id if type(id) is int else dumps(id),
@@ -447,7 +458,7 @@ class TaskConnection(Stream):
             self._reply(reply)
 
     def _reply(self, line: bytes) -> None:
-        if self.state != OPEN:
+        if self.state is not OPEN:
             return
         if not self._cork:
             self._write(line + b"\n")
@@ -462,7 +473,7 @@ class TaskConnection(Stream):
             replies.append(b"")
             data = b"\n".join(replies)
             replies.clear()
-        if self.state == OPEN:
+        if self.state is OPEN:
             self._write(data)
 
     def send_progress(self, line: bytes) -> None:
@@ -474,7 +485,7 @@ class TaskConnection(Stream):
 
     def _settle(self) -> None:
         """Work on, read on, hold back or close, as things stand now. Hub only."""
-        if self.state != OPEN or self._cork:
+        if self.state is not OPEN or self._cork:
             return
         if self._bare is not None or self._outstanding >= MAX_OUTSTANDING:
             if not self._is_paused and self._inbox:
@@ -494,7 +505,7 @@ class TaskConnection(Stream):
                 self._end_if_done()
 
     def _go_on(self) -> None:
-        if self.state == OPEN and not self._cork and self._inbox and self._bare is None:
+        if self.state is OPEN and not self._cork and self._inbox and self._bare is None:
             self.service.enqueue(self)
 
     def _hold(self) -> None:
@@ -524,7 +535,7 @@ class TaskConnection(Stream):
             self._end_if_done()
 
     def _end_if_done(self) -> None:
-        if self._outstanding or self._inbox or self._cork or self.state != OPEN:
+        if self._outstanding or self._inbox or self._cork or self.state is not OPEN:
             return
         if self._last_words:
             self._write(self._last_words + b"\n")

@@ -51,7 +51,7 @@ class Execution(Call):
     def peer(self) -> str:
         return self.connection.peer
 
-    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+    def progress(self, done: Any, total: Any = None, note: str = "") -> None:
         """Tell the caller, if it asked and keeps up with reading."""
         if not self.wants_progress or self.is_answered:
             return

@@ -23,26 +23,48 @@ MAX_SPARE_TURNS = 128  # parked greenlets; each holds about 20 kB
 _switch = greenlet.switch
 
 
-class Turn(greenlet):
+class Turn:
     """A greenlet that takes up calls of one connection after the other, parked in between.
 
     It is used again because a new one costs 30 to 40 µs (see `gtask.net.reactor`).
 
     Attributes:
-        call: the arguments of the `Call` that runs now.
+        connection, task, function, args, id, dialect, started: of the call that runs now.
         execution: that call as an object; made when somebody asks, since most never need one.
         context: what each call's own context is copied from.
         is_over: it is parked.
         is_detached: its call has blocked, and the hub has gone on without it.
+        switch: let it go on, when it is parked with what to do.
+        throw: raise an exception in it.
     """
 
-    call: tuple[Any, ...]
+    __slots__ = (
+        "_hub",
+        "_spare",
+        "args",
+        "connection",
+        "context",
+        "dialect",
+        "execution",
+        "function",
+        "id",
+        "is_detached",
+        "is_over",
+        "started",
+        "switch",
+        "task",
+        "throw",
+    )
+
     connection: TaskConnection
     task: TaskFunction
+    function: str
+    args: Any
+    id: Any
+    dialect: int
     started: float
 
     def __init__(self, service: TaskService) -> None:
-        super().__init__(parent=service.reactor.hub)
         self._hub = service.reactor.hub
         self._spare = service.spare_turns
         self.context = Context()
@@ -50,8 +72,11 @@ class Turn(greenlet):
         self.execution: Execution | None = None
         self.is_over = False
         self.is_detached = False
+        own = greenlet(self._run, self._hub)
+        self.switch: Any = own.switch
+        self.throw: Any = own.throw
 
-    def run(self, work: Callable[[Turn], object]) -> None:
+    def _run(self, work: Callable[[Turn], object]) -> None:
         spare, hub = self._spare, self._hub
         while True:
             try:
@@ -74,7 +99,8 @@ class Turn(greenlet):
         """The call that runs in this turn."""
         execution = self.execution
         if execution is None:
-            execution = self.execution = Execution(*self.call)
+            execution = Execution(self.function, self.args, self.id, self.dialect, False)
+            self.execution = execution
             execution.connection = self.connection
             execution.task = self.task
             execution.set_limit(self.started, self.connection.service.task_timeout)
