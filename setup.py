@@ -38,7 +38,7 @@ def extensions():
     try:
         from mypyc.build import mypycify
 
-        made = mypycify([*MYPY, *COMPILED], group_name="gtask")
+        made = mypycify([*MYPY, *COMPILED], group_name="gtask.compiled")
     except (ImportError, SystemExit) as error:
         print(f"gtask runs from its sources, as mypyc cannot compile it: {error}", file=sys.stderr)
         return []

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 SUFFIX = EXTENSION_SUFFIXES[0]
+LIBRARY = f"compiled__mypyc{SUFFIX}"  # holds all the code; the modules only refer to it
 FOLDERS = ("", "net", "protocols", "server")
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ else:
 def choose(package: str) -> None:
     """Have the sources of the package in that directory run, if the compiled modules must not."""
     folders = [os.path.join(package, folder).rstrip("/") for folder in FOLDERS]
-    if os.environ.get("GTASK_PURE") or _are_outdated(package, folders):
+    if os.environ.get("GTASK_PURE") or not _are_usable(package, folders):
         for folder in folders:
             sys.path_importer_cache[folder] = FileFinder(
                 folder, (SourceFileLoader, SOURCE_SUFFIXES)
@@ -41,16 +42,17 @@ def is_compiled() -> bool:
     return spec is not None and spec.origin is not None and spec.origin.endswith(SUFFIX)
 
 
-def _are_outdated(package: str, folders: list[str]) -> bool:
-    """Some source is newer than what was compiled; only a checkout's times tell."""
-    root = os.path.dirname(package)
-    library = os.path.join(root, f"gtask__mypyc{SUFFIX}")  # all code; the modules only refer to it
-    if not (os.path.exists(os.path.join(root, "setup.py")) and os.path.exists(library)):
+def _are_usable(package: str, folders: list[str]) -> bool:
+    """They are complete and, in a checkout, newer than their sources."""
+    try:
+        made = os.path.getmtime(os.path.join(package, LIBRARY))
+    except OSError:
         return False
-    made = os.path.getmtime(library)
-    return any(
-        os.path.getmtime(os.path.join(folder, name.removesuffix(SUFFIX) + ".py")) > made
+    if not os.path.exists(os.path.join(package, "../setup.py")):
+        return True  # installed: times tell nothing
+    return all(
+        os.path.getmtime(os.path.join(folder, name.removesuffix(SUFFIX) + ".py")) <= made
         for folder in folders
         for name in os.listdir(folder)
-        if name.endswith(SUFFIX)
+        if name.endswith(SUFFIX) and name != LIBRARY
     )
