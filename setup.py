@@ -11,6 +11,7 @@ COMPILED = [
     "gtask/protocols/messages.py",
     "gtask/protocols/text.py",
     "gtask/protocols/tls.py",
+    "gtask/protocols/tokens.py",
     "gtask/protocols/websocket.py",
     "gtask/server/acceptor.py",
     "gtask/server/boot.py",

@@ -23,7 +23,7 @@ from greenlet import GreenletExit
 from ..errors import BadArguments, InternalError, ProtocolError, TaskError, TaskFailed, TaskTimeout
 from ..net.connection import format_address
 from ..net.stream import OPEN, State, Stream
-from ..protocols.jsontext import are_clear, dumps, loads, loads_clear
+from ..protocols.jsontext import dumps, loads
 from ..protocols.messages import (
     BARE,
     JSONRPC,
@@ -60,7 +60,6 @@ class TaskConnection(Stream):
         "_decoder",
         "_has_ended",
         "_inbox",
-        "_is_clear",
         "_is_paused",
         "_kept",
         "_last_words",
@@ -77,7 +76,6 @@ class TaskConnection(Stream):
         self._address = address
         self._decoder = TextDecoder(service.max_frame_bytes)
         self._inbox: list[bytes] = _EMPTY  # frames that were not taken up yet, the first one last
-        self._is_clear = False  # none of them needs a closer look
         self._bare: Execution | None = None  # the bare call that holds back what comes behind it
         self._kept: dict[Any, Execution] | None = None  # by id, what can be cancelled
         self._replies: list[bytes] = []
@@ -112,17 +110,12 @@ class TaskConnection(Stream):
 
     def _received(self, data: bytes) -> None:
         frames = self._decoder.feed(data)
-        many = len(frames)
-        # With a rest of the read before in it, the first frame would not be the data's beginning.
-        is_clear = many > 1 and data.startswith(frames[0]) and are_clear(data)
         frames.reverse()  # they are popped from the end
         if self._inbox or self._bare is not None:
             self._inbox = frames + self._inbox
-            self._is_clear = False
             self._settle()
-        elif many:
+        elif frames:
             self._inbox = frames
-            self._is_clear = is_clear
             self.service.enqueue(self)
         if self._decoder.failed and not self._last_words:
             self._last_words = protocol_error_reply(self._decoder.error())
@@ -231,14 +224,12 @@ class TaskConnection(Stream):
         service = self.service
         tasks = service.tasks
         inbox = self._inbox
-        is_clear = self._is_clear
         replies = self._replies
         turn.started = self._cork
         until = self._cork + TURN_SECONDS
         while inbox:
             try:
-                line = inbox.pop()
-                message = loads_clear(line) if is_clear else loads(line)
+                message = loads(inbox.pop())
             except ProtocolError as error:
                 self._reply(protocol_error_reply(error))
                 continue
