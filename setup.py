@@ -48,4 +48,5 @@ def extensions():
     return made
 
 
-setup(ext_modules=extensions())
+if __name__ == "__main__":
+    setup(ext_modules=extensions())

@@ -1,0 +1,72 @@
+"""Which modules run compiled, and when it is the sources instead."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gtask.compiled import LIBRARY, SUFFIX
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = runpy.run_path(str(ROOT / "setup.py"), run_name="read")["COMPILED"]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    shutil.copytree(ROOT / "gtask", tmp_path / "gtask")
+    shutil.copy(ROOT / "setup.py", tmp_path)
+    assert (tmp_path / "gtask" / LIBRARY).exists(), "bin/test compiles gtask"
+    return tmp_path
+
+
+def compiled_in(folder: Path, **env: str) -> set[str]:
+    """Of the modules named in setup.py, those that a new process there loads compiled."""
+    code = f"""
+import importlib
+for path in {MODULES}:
+    name = path.removesuffix(".py").replace("/", ".")
+    if importlib.import_module(name).__file__.endswith({SUFFIX!r}):
+        print(path)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder), **env},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.split())
+
+
+def test_all_are_compiled(checkout):
+    assert compiled_in(checkout) == set(MODULES)
+
+
+def test_sources_on_demand(checkout):
+    assert compiled_in(checkout, GTASK_PURE="1") == set()
+
+
+def test_an_edited_source_has_all_sources_run(checkout):
+    soon = time.time() + 10
+    os.utime(checkout / "gtask/protocols/text.py", (soon, soon))
+    assert compiled_in(checkout) == set()
+
+
+def test_where_it_is_installed_times_tell_nothing(checkout):
+    (checkout / "setup.py").unlink()
+    soon = time.time() + 10
+    os.utime(checkout / "gtask/protocols/text.py", (soon, soon))
+    assert compiled_in(checkout) == set(MODULES)
+
+
+def test_a_build_that_was_cut_off_has_the_sources_run(checkout):
+    (checkout / "gtask" / LIBRARY).unlink()
+    assert compiled_in(checkout) == set()
