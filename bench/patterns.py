@@ -96,27 +96,37 @@ class Bench:
         print(f"  {text}", flush=True)
 
 
-# -- the four that the targets are for ------------------------------------------------------------
+# -- those that the targets are for ---------------------------------------------------------------
+
+
+def _all_servers() -> list[Server | None]:
+    return [
+        servers.gtask(),
+        servers.workerman(),
+        servers.naive(),
+        servers.c_echo(),
+        servers.gtask_from_sources(),
+    ]
 
 
 @pattern(Target(WORKERMAN, 1.3), Target(NAIVE, 0.5))
 def kept(bench: Bench) -> None:
     """50 kept connections, one 100-byte task at a time on each, one process."""
-    with running(servers.gtask(), servers.workerman(), servers.naive(), servers.c_echo()) as chosen:
+    with running(*_all_servers()) as chosen:
         bench.load("", chosen)
 
 
 @pattern(Target(WORKERMAN, 0.5))
 def in_flight(bench: Bench) -> None:
     """50 kept connections, 16 tasks in flight on each, one process."""
-    with running(servers.gtask(), servers.workerman(), servers.naive(), servers.c_echo()) as chosen:
+    with running(*_all_servers()) as chosen:
         bench.load("", chosen, depth=16)
 
 
 @pattern(Target(WORKERMAN, 1.3))
 def per_task(bench: Bench) -> None:
     """A connection for each task, 50 at once, one process: the way of the Workerman page."""
-    with running(servers.gtask(), servers.workerman(), servers.naive(), servers.c_echo()) as chosen:
+    with running(*_all_servers()) as chosen:
         bench.load("", chosen, per_task=True)
 
 
@@ -176,7 +186,7 @@ def connections(bench: Bench) -> None:
 def latency(bench: Bench) -> None:
     """Tasks that are due at fixed times, so many a second, on 50 kept connections; a latency counts
     from when its task was due."""
-    with running(servers.gtask(), servers.workerman(), servers.naive(), servers.c_echo()) as chosen:
+    with running(*_all_servers()) as chosen:
         for rate in (1_000, 3_000, 10_000, 20_000, 30_000):
             bench.load(str(rate), chosen, rate=rate, depth=256)
 
@@ -184,7 +194,7 @@ def latency(bench: Bench) -> None:
 @pattern(plot="p99", axis="tasks a second")
 def latency_per_task(bench: Bench) -> None:
     """The same with a connection for each task."""
-    with running(servers.gtask(), servers.workerman(), servers.naive(), servers.c_echo()) as chosen:
+    with running(*_all_servers()) as chosen:
         for rate in (1_000, 3_000, 10_000):
             bench.load(str(rate), chosen, rate=rate, per_task=True, connections=1000)
 

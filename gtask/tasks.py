@@ -50,9 +50,9 @@ def task(
     function: Any = None,
     /,
     *,
-    name: str | None = None,
-    timeout: float | None = None,
-    blocking: bool = False,
+    name: Any = None,
+    timeout: Any = None,
+    blocking: Any = False,
 ) -> Any:
     """Mark a function as a task; it stays callable as before.
 

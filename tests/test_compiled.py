@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import gtask
 from gtask.compiled import LIBRARY, SUFFIX
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,3 +71,21 @@ def test_where_it_is_installed_times_tell_nothing(checkout):
 def test_a_build_that_was_cut_off_has_the_sources_run(checkout):
     (checkout / "gtask" / LIBRARY).unlink()
     assert compiled_in(checkout) == set()
+
+
+@pytest.mark.parametrize(
+    ("program", "module"),
+    [("worker", "gtask"), ("call", "gtask.programs.call"), ("ping", "gtask.programs.ping")],
+)
+@pytest.mark.parametrize(("pure", "how"), [("", "compiled"), ("1", "from sources")])
+def test_the_programs_tell(checkout, program, module, pure, how):
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--version"],
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": str(checkout), "GTASK_PURE": pure},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    python = sys.version.split()[0]
+    assert done.stdout == f"gtask-{program} {gtask.__version__} ({how}, Python {python})\n"

@@ -27,7 +27,7 @@ def enter() -> None:
     if not python.exists():
         print(f"making {python.parents[1]}", flush=True)
         subprocess.run([sys.executable, "-m", "venv", python.parents[1]], check=True)
-        install(python, f"{ROOT}")
+        install(python, "-e", f"{ROOT}")
     os.execv(python, [str(python), *sys.argv])
 
 
@@ -56,8 +56,10 @@ def _kernel() -> str:
 
 def _versions() -> list[str]:
     from gtask import __version__
+    from gtask.compiled import is_compiled
 
-    told = [f"gtask {__version__}", f"Python {platform.python_version()}"]
+    how = "compiled" if is_compiled() else "from sources"
+    told = [f"gtask {__version__} {how}", f"Python {platform.python_version()}"]
     for name in ("gevent", "greenlet", "ujson", "gevent-websocket"):
         told.append(f"{name} {importlib.metadata.version(name)}")
     gcc = subprocess.run(["gcc", "-dumpfullversion"], capture_output=True, text=True, check=False)

@@ -141,6 +141,13 @@ def gtask(name: str = "gtask", *, page: bool = False, **options: Any) -> Server:
     return Server(name, command, front, env, folder)
 
 
+def gtask_from_sources() -> Server:
+    """The same, not compiled."""
+    server = gtask("gtask from sources")
+    server.env["GTASK_PURE"] = "1"
+    return server
+
+
 def c_echo() -> Server:
     """The floor: the system calls of a server, and no JSON."""
     port = free_port()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import WORKER_LOST
 from .tls import add_tls_options, tls_context
+from .version import add_version_option
 
 if TYPE_CHECKING:
     from gevent.queue import SimpleQueue
@@ -87,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--parallel", type=int, default=1, metavar="N", help="N of these at once")
     parser.add_argument("--bare", action="store_true", help="for servers without JSON-RPC")
     add_tls_options(parser)
+    add_version_option(parser)
     return parser
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..address import Address, parse_address
 from .tls import add_tls_options, tls_context
+from .version import add_version_option
 
 DONE, FAILED, USAGE, CANNOT_CONNECT = 0, 1, 2, 75
 LVS_DOWN, LVS_BASE = 1, 2  # keepalived's MISC_CHECK: 1 is down, 2 and more is a weight plus 2
@@ -73,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         help="with --lvs: the weight of a ready server (100)",
     )
     add_tls_options(parser)
+    add_version_option(parser)
     return parser
 
 

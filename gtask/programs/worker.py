@@ -15,6 +15,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from .version import add_version_option
+
 if TYPE_CHECKING:
     from ..config import Settings
     from ..generation import Generation
@@ -65,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="status, connections: print JSON")
     parser.add_argument("--watch", action="store_true", help="status: show it live")
+    add_version_option(parser)
     return parser
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from json.encoder import encode_basestring_ascii as _quote
-from typing import Any
+from typing import Any, Final
 
 import ujson
 
 from ..errors import PARSE_ERROR, InternalError, ProtocolError
 from .tokens import LONG, are_strict
+
+_UNESCAPED: Final = bytes({*range(0x20, 0x7F)} - {*b'"\\'})
 
 
 def loads(text: bytes) -> Any:
@@ -34,11 +36,16 @@ def dumps(value: Any) -> bytes:
         InternalError: the value is not JSON.
     """
     kind = type(value)
-    if kind is str and len(value) < LONG:  # most results: a third of the cost of asking ujson
-        return _quote(value).encode("ascii")
-    if kind is int:
+    if kind is str:  # most results, and not much to do
+        if len(value) < LONG:
+            return _quote(value).encode("ascii")
+        if value.isascii():
+            plain = value.encode()
+            if not plain.translate(None, _UNESCAPED):
+                return b'"%b"' % plain
+    elif kind is int:
         return b"%d" % value
-    if value is None:
+    elif value is None:
         return b"null"
     try:
         text = ujson.dumps(value, escape_forward_slashes=False, allow_nan=False)

@@ -39,13 +39,17 @@ class TextDecoder:
         the over-long one.
         """
         partial = self._partial
-        frames = data.split(b"\n")
-        if partial is None and not frames[-1] and len(data) <= self._limit and not self.failed:
-            frames.pop()  # whole frames only, as nearly always
-            # `find`, as `in` tries for an integer first, and makes an exception to forget it.
-            return [frame.rstrip(b"\r") for frame in frames] if data.find(b"\r") >= 0 else frames
         if self.failed:
             return []
+        # `find` is ten times as fast as `split` is, and `in` tries for an integer first.
+        end = data.find(b"\n")
+        if partial is None and 0 <= end == len(data) - 1 and end <= self._limit:
+            frame = data[:end]  # one whole frame, as nearly always
+            return [frame.rstrip(b"\r") if data.find(b"\r") >= 0 else frame]
+        if partial is not None and end < 0 and len(partial) + len(data) <= self._limit:
+            partial += data
+            return []
+        frames = data.split(b"\n")
         if partial is not None:
             if len(partial) + len(frames[0]) > self._limit:
                 return self._fail([])

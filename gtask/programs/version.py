@@ -1,0 +1,20 @@
+"""`--version`, as all of our programs have it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from .. import __version__
+from ..compiled import is_compiled
+
+
+def add_version_option(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the option that tells what runs."""
+    how = "compiled" if is_compiled() else "from sources"
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"%(prog)s {__version__} ({how}, Python {sys.version.split()[0]})",
+        help="say which gtask this is",
+    )
