@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
+from typing import Final
 
 from ..master import scoreboard as board
 from ..master.scoreboard import Scoreboard, State
 
-MAX_LOAD = board.ABSENT - 1
+MAX_LOAD: Final = board.ABSENT - 1
 
 
 class Gauge:
@@ -101,7 +102,13 @@ class Gauge:
 
     def excess(self, rows: int) -> tuple[int, int]:
         """Our load above the smallest of the first `rows`, and that smallest load."""
-        least = min(self._loads[:rows])
+        least = MAX_LOAD
+        loads: list[int] = self._loads[:rows].tolist()
+        for load in loads:
+            if load < least:
+                least = load
+                if not load:
+                    break  # none can have less
         return self.connections + self.running - least, least
 
     def connected(self, connections: int) -> None:
