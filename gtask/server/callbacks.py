@@ -95,7 +95,7 @@ class CallbackService:
         self.gauge.enter(monotonic())
         self.gauge.done += 1
         self.gauge.blocked(self.running)
-        self.gauge.ints[self.gauge.executing] = 1
+        self.gauge.executing[0] = 1
 
     def finished(self) -> None:
         """It is through."""

@@ -15,6 +15,7 @@ their order tells apart, hold back what comes behind them on their connection.
 from __future__ import annotations
 
 import logging
+from contextvars import Context
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,6 +49,7 @@ TURN_SECONDS: Final = 0.005  # what one connection may take before others have t
 CORK_SECONDS: Final = 0.001  # what a reply may wait for the next one
 
 _EMPTY: Final[list[bytes]] = []  # never added to
+_run_in: Final = Context.run  # as a function: no bound method is made for each call
 
 
 class TaskConnection(Stream):
@@ -131,7 +133,7 @@ class TaskConnection(Stream):
         if not self._inbox or self._bare is not None or self.state is not OPEN:
             return True  # since it was put in the queue, it was worked off, held back or closed
         gauge = self.service.gauge
-        gauge.floats[gauge.since] = self.last_active = self._cork = monotonic()
+        gauge.since[0] = self.last_active = self._cork = monotonic()
         if not self._take_up(turn):
             return False
         self.end_work()
@@ -286,17 +288,17 @@ class TaskConnection(Stream):
         task = turn.task
         gauge = self.service.gauge
         gauge.done += 1
-        gauge.ints[gauge.executing] = task.number
+        gauge.executing[0] = task.number
         try:
             if task.blocking:
                 value = self._run_in_thread(turn, positional, keywords)
             else:
                 # A context of its own each: the greenlet has run other callers' tasks before.
-                run = turn.context.copy().run
+                context = turn.context.copy()
                 if keywords:
-                    value = run(task.function, *positional, **keywords)
+                    value = context.run(task.function, *positional, **keywords)
                 else:
-                    value = run(task.function, *positional)
+                    value = _run_in(context, task.function, *positional)
             if call is not None:
                 return b"" if call.is_notification else call.result(value)
             if turn.dialect == BARE:

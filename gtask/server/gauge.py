@@ -20,7 +20,8 @@ class Gauge:
 
     Attributes:
         connections, running, done: the counts so far; `running` are the tasks that have blocked.
-        ints, executing: where to store the number of the function that gets the CPU.
+        executing: a cell, for the number of the function that gets the CPU.
+        since: a cell, for when it got it.
         on_change: called when the load has changed; set while somebody waits for that.
     """
 
@@ -52,9 +53,14 @@ class Gauge:
     def _move(self, row: int) -> None:
         self._row = row
         self._base = row * board.CELLS
-        self._done = self._base + board.DONE
-        self.executing = self._base + board.EXECUTING
-        self.since = self._base + board.EXECUTING_SINCE
+        self._done = self._int_cell(board.DONE)
+        self.executing = self._int_cell(board.EXECUTING)
+        since = self._base + board.EXECUTING_SINCE
+        self.since = self.floats[since : since + 1]
+
+    def _int_cell(self, cell: int) -> memoryview:
+        """A cell that each task writes to: by itself, its index is 0 and needs no object."""
+        return self.ints[self._base + cell : self._base + cell + 1]
 
     def boot(self, row: int, pid: int) -> None:
         """A process has taken `row`."""
@@ -119,12 +125,12 @@ class Gauge:
 
     def enter(self, now: float) -> None:
         """The loop gives the CPU to user code, which stores its function's number itself."""
-        self.floats[self.since] = now
+        self.since[0] = now
 
     def leave(self) -> None:
         """The loop has the CPU again."""
-        self.ints[self.executing] = 0
-        self.ints[self._done] = self.done
+        self.executing[0] = 0
+        self._done[0] = self.done
 
     def blocked(self, running: int) -> None:
         """So many tasks have blocked and still run."""
