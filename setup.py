@@ -22,6 +22,7 @@ COMPILED = [
     "gtask/server/turns.py",
     "gtask/tasks.py",
 ]
+COMPILER = "mypy >=2.4, <3"
 COMMANDS = {"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "install"}
 # The types of other packages are not looked at, as they are not there in all environments.
 MYPY = [
@@ -49,4 +50,5 @@ def extensions():
 
 
 if __name__ == "__main__":
-    setup(ext_modules=extensions())
+    # pip asks for what the build wants by the command egg_info, and has it there if it can.
+    setup(ext_modules=extensions(), setup_requires=[COMPILER] if "egg_info" in sys.argv else [])
