@@ -1,29 +1,15 @@
 """Builds gtask. Where a C compiler is there, the modules that each task goes through are compiled."""
 
 import os
+import runpy
 import sys
+from pathlib import Path
 
 from setuptools import setup
 
-COMPILED = [
-    "gtask/net/stream.py",
-    "gtask/protocols/jsontext.py",
-    "gtask/protocols/messages.py",
-    "gtask/protocols/text.py",
-    "gtask/protocols/tls.py",
-    "gtask/protocols/tokens.py",
-    "gtask/protocols/websocket.py",
-    "gtask/server/acceptor.py",
-    "gtask/server/boot.py",
-    "gtask/server/dispatch.py",
-    "gtask/server/execution.py",
-    "gtask/server/gauge.py",
-    "gtask/server/service.py",
-    "gtask/server/turns.py",
-    "gtask/tasks.py",
-]
 COMPILER = "mypy >=2.4, <3"
-COMMANDS = {"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "install"}
+IN_PLACE = {"build_ext", "develop", "editable_wheel"}
+COMMANDS = IN_PLACE | {"bdist_wheel", "build", "install"}
 # The types of other packages are not looked at, as they are not there in all environments.
 MYPY = [
     "--config-file=",
@@ -37,10 +23,15 @@ def extensions():
     """The extension modules; none where they cannot be made, as the sources do as well."""
     if os.environ.get("GTASK_PURE") or not COMMANDS.intersection(sys.argv):
         return []
+    compiled = runpy.run_path("gtask/compiled.py")
+    if IN_PLACE.intersection(sys.argv):
+        for old in Path("gtask").rglob(f"*{compiled['SUFFIX']}"):
+            old.unlink()  # it may be of a module that is not compiled any more
     try:
         from mypyc.build import mypycify
 
-        made = mypycify([*MYPY, *COMPILED], group_name="gtask.compiled")
+        paths = [f"gtask/{name}.py" for name in compiled["MODULES"]]
+        made = mypycify([*MYPY, *paths], group_name="gtask.compiled")
     except (ImportError, SystemExit) as error:
         print(f"gtask runs from its sources, as mypyc cannot compile it: {error}", file=sys.stderr)
         return []

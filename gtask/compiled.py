@@ -1,7 +1,7 @@
 """Whether gtask's hot modules run compiled or from their sources.
 
-Where a C compiler is there, installing gtask compiles some modules with mypyc (`setup.py` names them);
-Python then takes those before their sources. The sources are what runs where they were not compiled,
+Where a C compiler is there, installing gtask compiles the modules named here with mypyc; Python
+then takes those before their sources. The sources are what runs where they were not compiled,
 where GTASK_PURE is set in the environment, and in a checkout in which one was edited since.
 """
 
@@ -13,9 +13,25 @@ from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, FileFinder,
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+MODULES = (
+    "binding",
+    "net/stream",
+    "protocols/jsontext",
+    "protocols/messages",
+    "protocols/text",
+    "protocols/tls",
+    "protocols/tokens",
+    "protocols/websocket",
+    "server/acceptor",
+    "server/boot",
+    "server/dispatch",
+    "server/gauge",
+    "server/service",
+    "server/turns",
+)
+FOLDERS = ("", "net", "protocols", "server")
 SUFFIX = EXTENSION_SUFFIXES[0]
 LIBRARY = f"compiled__mypyc{SUFFIX}"  # holds all the code; the modules only refer to it
-FOLDERS = ("", "net", "protocols", "server")
 
 if TYPE_CHECKING:
     from mypy_extensions import mypyc_attr as mypyc_attr
@@ -28,12 +44,13 @@ else:
 
 def choose(package: str) -> None:
     """Have the sources of the package in that directory run, if the compiled modules must not."""
-    folders = [os.path.join(package, folder).rstrip("/") for folder in FOLDERS]
-    if os.environ.get("GTASK_PURE") or not _are_usable(package, folders):
-        for folder in folders:
-            sys.path_importer_cache[folder] = FileFinder(
-                folder, (SourceFileLoader, SOURCE_SUFFIXES)
-            )
+    if not os.path.isdir(package):
+        return  # in a zip file, which holds sources only
+    if os.environ.get("GTASK_PURE") or not _are_usable(package):
+        for name in FOLDERS:
+            folder = os.path.join(package, name).rstrip("/")
+            finder = FileFinder(folder, (SourceFileLoader, SOURCE_SUFFIXES))
+            sys.path_importer_cache[folder] = finder
 
 
 def is_compiled() -> bool:
@@ -42,17 +59,18 @@ def is_compiled() -> bool:
     return spec is not None and spec.origin is not None and spec.origin.endswith(SUFFIX)
 
 
-def _are_usable(package: str, folders: list[str]) -> bool:
-    """They are complete and, in a checkout, newer than their sources."""
-    try:
-        made = os.path.getmtime(os.path.join(package, LIBRARY))
-    except OSError:
-        return False
-    if not os.path.exists(os.path.join(package, "../setup.py")):
-        return True  # installed: times tell nothing
-    return all(
-        os.path.getmtime(os.path.join(folder, name.removesuffix(SUFFIX) + ".py")) <= made
-        for folder in folders
-        for name in os.listdir(folder)
+def _are_usable(package: str) -> bool:
+    """They are just these and, in a checkout, newer than their sources."""
+    there = {
+        os.path.join(folder, name).removesuffix(SUFFIX)
+        for folder in FOLDERS
+        for name in os.listdir(os.path.join(package, folder))
         if name.endswith(SUFFIX) and name != LIBRARY
-    )
+    }
+    library = os.path.join(package, LIBRARY)
+    if there != set(MODULES) or not os.path.exists(library):
+        return False
+    if not os.path.exists(os.path.join(package, "../setup.cfg")):
+        return True  # installed: times tell nothing
+    made = os.path.getmtime(library)
+    return all(os.path.getmtime(os.path.join(package, f"{name}.py")) <= made for name in MODULES)

@@ -1,4 +1,4 @@
-"""Tasks: marking functions with `@task`, finding them, binding a caller's arguments to them.
+"""Tasks: marking functions with `@task`, finding them, and what they can know of their call.
 
 Knows nothing of sockets or greenlets. Only functions that are marked can ever be called by a peer.
 """
@@ -6,14 +6,14 @@ Knows nothing of sockets or greenlets. Only functions that are marked can ever b
 from __future__ import annotations
 
 import inspect
-import keyword
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Any, Protocol, TypeVar, overload
 
-from .errors import BadArguments, ConfigError
+from .binding import TaskFunction
+from .errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,9 +50,9 @@ def task(
     function: Any = None,
     /,
     *,
-    name: Any = None,
-    timeout: Any = None,
-    blocking: Any = False,
+    name: str | None = None,
+    timeout: float | None = None,
+    blocking: bool = False,
 ) -> Any:
     """Mark a function as a task; it stays callable as before.
 
@@ -84,104 +84,6 @@ def task(
     return mark if function is None else mark(function)
 
 
-class TaskFunction:
-    """A served task: its function, options and the rules for binding arguments."""
-
-    def __init__(self, function: Callable[..., Any], mark: TaskMark) -> None:
-        self.function = function
-        self.name: str = mark.name or function.__name__
-        self.timeout = mark.timeout
-        self.blocking = mark.blocking
-        self.number = 0  # 1 + its position among the served tasks, for the scoreboard
-        parameters = inspect.signature(function).parameters.values()
-        kinds = inspect.Parameter
-        positional = [
-            p for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
-        ]
-        by_name = [
-            p for p in parameters if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)
-        ]
-        required = [p for p in parameters if p.default is p.empty and p.kind < kinds.VAR_POSITIONAL]
-        self._names = {_wire_name(p.name): p.name for p in by_name}
-        self._renamed = any(key != name for key, name in self._names.items())
-        self._required = {_wire_name(p.name) for p in by_name if p.default is p.empty}
-        self._surplus_names = any(p.kind is kinds.VAR_KEYWORD for p in parameters)
-        self._surplus_positions = any(p.kind is kinds.VAR_POSITIONAL for p in parameters)
-        self._positions = [_wire_name(p.name) for p in positional]
-        self._min_positions = len(required)
-        self._unreachable = [
-            _wire_name(p.name)
-            for p in positional
-            if p.kind is kinds.POSITIONAL_ONLY and p.default is p.empty
-        ]
-        # Arguments of just these names can be passed on as they are.
-        self.plain_names = None if self._renamed or self._unreachable else self._names.keys()
-        # All of them, in this order, may be passed by position, which is cheaper.
-        in_order = self._positions == [*self._names] and _is_plain(function)
-        self.order = tuple(self._positions) if in_order else None
-        self._needs_names = [
-            _wire_name(p.name)
-            for p in by_name
-            if p.kind is kinds.KEYWORD_ONLY and p.default is p.empty
-        ]
-
-    def __repr__(self) -> str:
-        return f"<TaskFunction {self.name}>"
-
-    def bind(self, args: dict[str, Any] | list[Any]) -> tuple[list[Any], dict[str, Any]]:
-        """What to call the function with: positional and keyword arguments.
-
-        Raises:
-            BadArguments: naming what is missing or surplus.
-        """
-        if type(args) is dict:
-            if args.keys() != self.plain_names:
-                self._check_names(args)
-            if self._renamed:
-                args = {self._names.get(key, key): value for key, value in args.items()}
-            return [], args
-        self._check_positions(args)
-        return args, {}  # type: ignore[return-value]
-
-    def _check_names(self, args: dict[str, Any]) -> None:
-        missing = [
-            *self._unreachable,
-            *(n for n in self._names if n in self._required - args.keys()),
-        ]
-        surplus = [] if self._surplus_names else [n for n in args if n not in self._names]
-        self._refuse(missing, surplus)
-
-    def _check_positions(self, args: list[Any] | dict[str, Any]) -> None:
-        missing = self._positions[len(args) : self._min_positions] + self._needs_names
-        many = len(args) > len(self._positions) and not self._surplus_positions
-        surplus = [f"argument {i + 1}" for i in range(len(self._positions), len(args))]
-        self._refuse(missing, surplus[:10] if many else [])
-
-    def _refuse(self, missing: list[str], surplus: list[str]) -> None:
-        if missing or surplus:
-            problems = [
-                f"{what} {', '.join(names)}"
-                for what, names in (("missing", missing), ("unexpected", surplus))
-                if names
-            ]
-            raise BadArguments(
-                f"{self.name}: {'; '.join(problems)}", {"missing": missing, "unexpected": surplus}
-            )
-
-
-def _is_plain(function: Callable[..., Any]) -> bool:
-    """It has the signature that it shows; a wrapper may show another's, and want all by name."""
-    return type(function) is FunctionType and not (
-        hasattr(function, "__wrapped__") or hasattr(function, "__signature__")
-    )
-
-
-def _wire_name(parameter: str) -> str:
-    """`from_` is called `from` on the wire: only Python's keywords need the underscore."""
-    bare = parameter[:-1]
-    return bare if parameter.endswith("_") and keyword.iskeyword(bare) else parameter
-
-
 def find_tasks(modules: Iterable[ModuleType]) -> dict[str, TaskFunction]:
     """The marked functions of `modules`, by the name that peers call.
 
@@ -195,7 +97,8 @@ def find_tasks(modules: Iterable[ModuleType]) -> dict[str, TaskFunction]:
         if not marked:
             problems.append(f"module {module.__name__} has no function marked with @task")
         for function in marked:
-            candidate = TaskFunction(function, _mark_of(function))
+            mark = _mark_of(function)
+            candidate = TaskFunction(function, mark.name, mark.timeout, bool(mark.blocking))
             other = found.setdefault(candidate.name, candidate)
             if other.function is not function:
                 problems.append(

@@ -12,9 +12,10 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from .address import Address
+from .binding import TaskFunction
 from .config import ServiceSettings, make_service, make_settings
 from .errors import ConfigError
-from .tasks import TaskFunction, find_tasks, task
+from .tasks import find_tasks, task
 
 Callback = Callable[..., Any] | None
 

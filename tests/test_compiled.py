@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import runpy
 import shutil
 import subprocess
 import sys
@@ -13,16 +12,15 @@ from pathlib import Path
 import pytest
 
 import gtask
-from gtask.compiled import LIBRARY, SUFFIX
+from gtask.compiled import LIBRARY, MODULES, SUFFIX
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = runpy.run_path(str(ROOT / "setup.py"), run_name="read")["COMPILED"]
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / "gtask", tmp_path / "gtask")
-    shutil.copy(ROOT / "setup.py", tmp_path)
+    shutil.copy(ROOT / "setup.cfg", tmp_path)
     assert (tmp_path / "gtask" / LIBRARY).exists(), "bin/test compiles gtask"
     return tmp_path
 
@@ -32,8 +30,8 @@ def compiled_in(folder: Path, **env: str) -> set[str]:
     code = f"""
 import importlib
 for path in {MODULES}:
-    name = path.removesuffix(".py").replace("/", ".")
-    if importlib.import_module(name).__file__.endswith({SUFFIX!r}):
+    name = path.replace("/", ".")
+    if importlib.import_module(f"gtask.{{name}}").__file__.endswith({SUFFIX!r}):
         print(path)
 """
     done = subprocess.run(
@@ -62,7 +60,7 @@ def test_an_edited_source_has_all_sources_run(checkout):
 
 
 def test_where_it_is_installed_times_tell_nothing(checkout):
-    (checkout / "setup.py").unlink()
+    (checkout / "setup.cfg").unlink()
     soon = time.time() + 10
     os.utime(checkout / "gtask/protocols/text.py", (soon, soon))
     assert compiled_in(checkout) == set(MODULES)
@@ -71,6 +69,28 @@ def test_where_it_is_installed_times_tell_nothing(checkout):
 def test_a_build_that_was_cut_off_has_the_sources_run(checkout):
     (checkout / "gtask" / LIBRARY).unlink()
     assert compiled_in(checkout) == set()
+
+
+def test_a_part_of_them_is_not_used(checkout):
+    (checkout / f"gtask/binding{SUFFIX}").unlink()
+    assert compiled_in(checkout) == set()
+
+
+def test_one_that_is_not_named_any_more_has_the_sources_run(checkout):
+    old = checkout / f"gtask/server/callbacks{SUFFIX}"
+    shutil.copy(checkout / f"gtask/server/gauge{SUFFIX}", old)
+    assert compiled_in(checkout) == set()
+
+
+def test_a_zip_file_holds_sources(checkout):
+    shutil.make_archive(str(checkout / "packed"), "zip", checkout, "gtask")
+    shutil.rmtree(checkout / "gtask")
+    code = "from gtask import task; from gtask.protocols import text; print(text.__file__)"
+    env = {**os.environ, "PYTHONPATH": str(checkout / "packed.zip")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=checkout
+    )
+    assert "packed.zip" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -303,10 +303,12 @@ class TaskConnection(Stream):
                 return b"" if call.is_notification else call.result(value)
             if turn.dialect == BARE:
                 return dumps(value)
-            id = turn.id
+            kind = type(
+                turn.id
+            )  # not asked in place: mypyc would take a big int apart, and leak it
             return b'{"jsonrpc":"2.0","result":%b,"id":%b}' % (
                 dumps(value),
-                b"%d" % id if type(id) is int else dumps(id),
+                b"%d" % turn.id if kind is int else dumps(turn.id),
             )
         except InternalError as error:
             log.error("task %r: %s", turn.current(), error.message)
@@ -325,11 +327,17 @@ class TaskConnection(Stream):
         execution = turn.current()
         function = turn.task.function
 
-        def run() -> Any:
+        def run() -> tuple[Any, BaseException | None]:
             running_task.set(lambda: execution)  # it may outlive the turn, if it times out
-            return function(*positional, **keywords)
+            try:
+                return function(*positional, **(keywords or {})), None
+            except BaseException as error:  # whatever it is: it must not end the thread
+                return None, error
 
-        return self._reactor.hub.threadpool.apply(turn.context.copy().run, (run,))
+        value, error = self._reactor.hub.threadpool.apply(turn.context.copy().run, (run,))
+        if error is not None:
+            raise error
+        return value
 
     def _conclude(self, execution: Execution, reply: bytes) -> None:
         """A call that is an object has ended."""

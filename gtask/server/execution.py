@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from gevent import monkey
 
+from ..binding import TaskFunction
 from ..errors import TaskError, TaskFailed
 from ..protocols.messages import Call, notification
-from ..tasks import TaskFunction
 
 if TYPE_CHECKING:
     from .dispatch import TaskConnection
@@ -51,7 +51,7 @@ class Execution(Call):
     def peer(self) -> str:
         return self.connection.peer
 
-    def progress(self, done: Any, total: Any = None, note: str = "") -> None:
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Tell the caller, if it asked and keeps up with reading."""
         if not self.wants_progress or self.is_answered:
             return
@@ -97,7 +97,7 @@ def failure_of(call: Execution, error: BaseException) -> TaskError:
     log.error("task %r failed", call, exc_info=error)
     try:
         message = str(error)
-    except Exception:  # a user's own __str__
+    except BaseException:  # a user's own __str__
         message = ""
     name = type(error).__name__
     data = {"type": name, "message": message}

@@ -10,6 +10,7 @@ from typing import Any
 
 from greenlet import GreenletExit
 
+from ..binding import TaskFunction
 from ..errors import (
     BadArguments,
     Draining,
@@ -22,7 +23,6 @@ from ..errors import (
 )
 from ..net.reactor import Reactor
 from ..protocols.messages import BARE
-from ..tasks import TaskFunction
 from .dispatch import TaskConnection
 from .execution import Execution, native_thread
 from .gauge import Gauge

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import greenlet
 
-from ..tasks import TaskFunction, running_task
+from ..binding import TaskFunction
+from ..tasks import running_task
 from .execution import Execution
 
 if TYPE_CHECKING:

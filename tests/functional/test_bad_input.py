@@ -41,7 +41,9 @@ def result(kind): return RESULTS[kind]
 def fail(kind):
     class Odd(Exception):
         def __str__(self): raise RuntimeError("no words")
-    raise {"value": ValueError("bad 값"), "exit": SystemExit(3), "keyboard": KeyboardInterrupt(),
+    class Odder(Odd):
+        def __str__(self): raise SystemExit("no words")
+    raise {"odder": Odder(), "value": ValueError("bad 값"), "exit": SystemExit(3), "keyboard": KeyboardInterrupt(),
            "odd": Odd(), "base": BaseException("base")}[kind]
 
 def unmarked(): return "secret"
@@ -161,6 +163,7 @@ def test_a_lone_surrogate_survives(worker):
         ("exit", "SystemExit"),
         ("keyboard", "KeyboardInterrupt"),
         ("odd", "Odd"),
+        ("odder", "Odder"),
         ("base", "BaseException"),
     ],
 )

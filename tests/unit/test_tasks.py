@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gtask.binding import TaskFunction
 from gtask.errors import BadArguments, ConfigError
-from gtask.tasks import TaskFunction, TaskMark, current_task, find_tasks, task
+from gtask.tasks import current_task, find_tasks, task
 
 
 def served(function) -> TaskFunction:
-    return TaskFunction(function, TaskMark())
+    return TaskFunction(function)
 
 
 def module(name="m", **functions) -> ModuleType:

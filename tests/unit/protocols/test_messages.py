@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from hypothesis import given
@@ -126,3 +127,13 @@ def test_a_notification():
         "method": "gtask.goaway",
         "params": {},
     }
+
+
+@pytest.mark.parametrize("id", [10**300, -(10**30), "text" * 20])
+def test_a_reply_keeps_no_reference_to_its_id(id):
+    call = Call("f", [], id, JSONRPC, False)
+    before = sys.getrefcount(id)
+    for _ in range(10):
+        call.result(1)
+        call.error(TaskFailed("no"))
+    assert sys.getrefcount(id) == before
