@@ -154,7 +154,6 @@ class Acceptor:
         self._deferred = 0.0  # since when we wait for an idler sibling to accept; 0: we do not
         self._complained = 0.0
         self._burst = 0  # connections accepted in the last turn of the loop
-        self._is_busy = False  # none of the processes is idle, as far as we know
         self._gate: Gate | None = None
         self._watcher = loop.io(listener.fileno(), READ)
         self._wait = loop.timer(DEFER_SECONDS)
@@ -177,10 +176,10 @@ class Acceptor:
     def _acceptable(self) -> None:
         """Accept one connection, if it is our turn, and see whose turn it is then.
 
-        Where all processes are busy, it takes several: one more than came in the turn before.
+        A busy process without siblings takes several: one more than came in the turn before.
         That saves it most turns of its loop where each task has a connection of its own.
         """
-        most = self._burst + 1 if self._is_busy and self._gauge.connections > 1 else 1
+        most = self._burst + 1 if self._rows == 1 and self._gauge.connections > 1 else 1
         self._burst = 0
         while self._burst < most and self._gate is not None and self._gate.is_open:
             try:
@@ -206,10 +205,8 @@ class Acceptor:
             gate.shut()
             self._gauge.on_change = self.reconsider
             return
-        self._is_busy = self._rows == 1
         if self._rows > 1:
             excess, least = self._gauge.excess(self._rows)
-            self._is_busy = least > 0 and not self._is_strict
             if self._is_strict and not excess and least:
                 excess = 1  # all have as many: one of those may be just about to close
             if excess > (0 if self._is_strict else 1 + least // 8) and self._may_defer(excess):

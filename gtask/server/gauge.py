@@ -108,13 +108,10 @@ class Gauge:
 
     def excess(self, rows: int) -> tuple[int, int]:
         """Our load above the smallest of the first `rows`, and that smallest load."""
-        least = MAX_LOAD
-        loads: list[int] = self._loads[:rows].tolist()
-        for load in loads:
-            if load < least:
-                least = load
-                if not load:
-                    break  # none can have less
+        loads = self._loads[:rows]
+        # Often one is idle, and found among the low bytes in a third of the time of a look at all.
+        idle = loads.tobytes()[::2].find(0)
+        least = 0 if idle >= 0 and not loads[idle] else min(loads)
         return self.connections + self.running - least, least
 
     def connected(self, connections: int) -> None:
