@@ -182,7 +182,9 @@ def test_a_killed_host_costs_only_what_it_was_doing(spawn, balance):
     load.run_for(0.5)
     load.end()
     assert load.kept.errors == []
-    assert len(load.single.errors) <= 5
+    # Each of the five callers loses the call it has there, and perhaps one more: the kernel takes
+    # connections for the host until the last of its processes is gone, some ms after the kill.
+    assert len(load.single.errors) <= 2 * 5
 
 
 def test_a_host_is_added_and_one_taken_out_by_hand(spawn, balance):
