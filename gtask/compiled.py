@@ -29,7 +29,7 @@ MODULES = (
     "server/service",
     "server/turns",
 )
-FOLDERS = ("", "net", "protocols", "server")
+FOLDERS = {os.path.dirname(name) for name in MODULES}
 SUFFIX = EXTENSION_SUFFIXES[0]
 LIBRARY = f"compiled__mypyc{SUFFIX}"  # holds all the code; the modules only refer to it
 
@@ -57,6 +57,11 @@ def is_compiled() -> bool:
     """Whether the compiled modules run."""
     spec = find_spec("gtask.protocols.text")
     return spec is not None and spec.origin is not None and spec.origin.endswith(SUFFIX)
+
+
+def how() -> str:
+    """What the programs and the benchmarks tell of it."""
+    return "compiled" if is_compiled() else "from sources"
 
 
 def _are_usable(package: str) -> bool:

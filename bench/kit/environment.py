@@ -56,10 +56,9 @@ def _kernel() -> str:
 
 def _versions() -> list[str]:
     from gtask import __version__
-    from gtask.compiled import is_compiled
+    from gtask.compiled import how
 
-    how = "compiled" if is_compiled() else "from sources"
-    told = [f"gtask {__version__} {how}", f"Python {platform.python_version()}"]
+    told = [f"gtask {__version__} {how()}", f"Python {platform.python_version()}"]
     for name in ("gevent", "greenlet", "ujson", "gevent-websocket"):
         told.append(f"{name} {importlib.metadata.version(name)}")
     gcc = subprocess.run(["gcc", "-dumpfullversion"], capture_output=True, text=True, check=False)

@@ -6,15 +6,14 @@ import argparse
 import sys
 
 from .. import __version__
-from ..compiled import is_compiled
+from ..compiled import how
 
 
 def add_version_option(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the option that tells what runs."""
-    how = "compiled" if is_compiled() else "from sources"
     parser.add_argument(
         "--version",
         action="version",
-        version=f"%(prog)s {__version__} ({how}, Python {sys.version.split()[0]})",
+        version=f"%(prog)s {__version__} ({how()}, Python {sys.version.split()[0]})",
         help="say which gtask this is",
     )

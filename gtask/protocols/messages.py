@@ -82,7 +82,7 @@ class Call:
         """
         if self.dialect == BARE:
             return dumps(value)
-        return b'%b"result":%b,"id":%b}' % (_HEAD[self.dialect], dumps(value), self._id())
+        return b'%b"result":%b,"id":%b}' % (_HEAD[self.dialect], dumps(value), dumps(self.id))
 
     def error(self, error: TaskError) -> bytes:
         """The reply, without LF, that tells the caller of `error`."""
@@ -93,12 +93,7 @@ class Call:
             body = dumps(error.as_dict())
         if self.dialect == BARE:
             return b'{"error":%b}' % body
-        return b'%b"error":%b,"id":%b}' % (_HEAD[self.dialect], body, self._id())
-
-    def _id(self) -> bytes:
-        id: Any = self.id
-        kind = type(id)  # not asked in place: mypyc would take a big int apart, and leak it
-        return b"%d" % id if kind is int else dumps(id)
+        return b'%b"error":%b,"id":%b}' % (_HEAD[self.dialect], body, dumps(self.id))
 
 
 class InvalidCall(Call):

@@ -43,19 +43,18 @@ class TextDecoder:
             return []
         # `find` is ten times as fast as `split` is, and `in` tries for an integer first.
         end = data.find(b"\n")
-        if partial is None and 0 <= end == len(data) - 1 and end <= self._limit:
-            frame = data[:end]  # one whole frame, as nearly always
-            return [frame.rstrip(b"\r") if data.find(b"\r") >= 0 else frame]
-        if partial is not None and end < 0 and len(partial) + len(data) <= self._limit:
+        if partial is None:
+            if 0 <= end == len(data) - 1 <= self._limit:
+                frame = data[:end]  # one whole frame, as nearly always
+                return [frame.rstrip(b"\r") if data.find(b"\r") >= 0 else frame]
+        elif len(partial) + (end if end >= 0 else len(data)) > self._limit:
+            return self._fail([])
+        elif end < 0:
             partial += data
             return []
         frames = data.split(b"\n")
         if partial is not None:
-            if len(partial) + len(frames[0]) > self._limit:
-                return self._fail([])
             partial += frames[0]
-            if len(frames) == 1:
-                return []
             frames[0] = bytes(partial)
             self._partial = None
         if len(data) > self._limit:

@@ -13,9 +13,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from ..compiled import SUFFIX
+from ..compiled import is_compiled
 
-IS_COMPILED: Final = __file__.endswith(SUFFIX)
+IS_COMPILED: Final = is_compiled()
 LONG: Final = 400  # bytes, from which on strings are cut out before anything else looks
 
 _TAB: Final = 9
@@ -127,13 +127,8 @@ def _end_of_digits(text: bytes, place: int) -> int:
 
 def search(text: bytes) -> bool:
     """Look at a translated copy, and only if that leaves doubts at each token."""
-    return _at_a_glance(text) or _TOKENS.fullmatch(text) is not None
-
-
-def _at_a_glance(text: bytes) -> bool:
-    """No number of the text can be one of those, and there is no control character."""
     sight = text.translate(_SIGHT, b" ")
-    return (
+    is_clear = (
         sight[:1] == b","
         and sight.find(b",0") < 0
         and sight.find(b"\0") < 0
@@ -141,6 +136,7 @@ def _at_a_glance(text: bytes) -> bool:
             sight.find(b",9") < 0 or text.find(b".", len(_RPC) if text.startswith(_RPC) else 0) < 0
         )
     )
+    return is_clear or _TOKENS.fullmatch(text) is not None
 
 
 def _without_strings(text: bytes) -> bytes:

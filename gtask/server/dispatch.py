@@ -49,6 +49,7 @@ TURN_SECONDS: Final = 0.005  # what one connection may take before others have t
 CORK_SECONDS: Final = 0.001  # what a reply may wait for the next one
 
 _EMPTY: Final[list[bytes]] = []  # never added to
+_NO_NAMES: Final[dict[str, Any]] = {}  # never added to
 _run_in: Final = Context.run  # as a function: no bound method is made for each call
 
 
@@ -261,7 +262,7 @@ class TaskConnection(Stream):
                 turn.id = id
                 turn.dialect = dialect
                 if in_order:
-                    reply = self._run(turn, args.values(), None, None)
+                    reply = self._run(turn, args.values(), _NO_NAMES, None)
                 else:
                     reply = self._run(turn, (), args, None)
                 if turn.execution is None:
@@ -303,13 +304,7 @@ class TaskConnection(Stream):
                 return b"" if call.is_notification else call.result(value)
             if turn.dialect == BARE:
                 return dumps(value)
-            kind = type(
-                turn.id
-            )  # not asked in place: mypyc would take a big int apart, and leak it
-            return b'{"jsonrpc":"2.0","result":%b,"id":%b}' % (
-                dumps(value),
-                b"%d" % turn.id if kind is int else dumps(turn.id),
-            )
+            return b'{"jsonrpc":"2.0","result":%b,"id":%b}' % (dumps(value), dumps(turn.id))
         except InternalError as error:
             log.error("task %r: %s", turn.current(), error.message)
             return self._failed(turn, error)
@@ -330,7 +325,7 @@ class TaskConnection(Stream):
         def run() -> tuple[Any, BaseException | None]:
             running_task.set(lambda: execution)  # it may outlive the turn, if it times out
             try:
-                return function(*positional, **(keywords or {})), None
+                return function(*positional, **keywords), None
             except BaseException as error:  # whatever it is: it must not end the thread
                 return None, error
 
