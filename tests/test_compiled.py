@@ -14,7 +14,7 @@ import pytest
 import gtask
 from gtask.compiled import LIBRARY, MODULES, SUFFIX
 
-ROOT = Path(__file__).resolve().parent.parent
+from .support.spawn import ROOT
 
 
 @pytest.fixture
@@ -25,8 +25,21 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def run(folder: Path, *arguments: str, **env: str) -> str:
+    """What Python prints there, with these arguments and what is there to import."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder), **env},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
 def compiled_in(folder: Path, **env: str) -> set[str]:
-    """Of the modules named in setup.py, those that a new process there loads compiled."""
+    """Of the modules that are to be compiled, those that a new process there loads so."""
     code = f"""
 import importlib
 for path in {MODULES}:
@@ -34,15 +47,7 @@ for path in {MODULES}:
     if importlib.import_module(f"gtask.{{name}}").__file__.endswith({SUFFIX!r}):
         print(path)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder), **env},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return set(done.stdout.split())
+    return set(run(folder, "-c", code, **env).split())
 
 
 def test_all_are_compiled(checkout):
@@ -86,11 +91,7 @@ def test_a_zip_file_holds_sources(checkout):
     shutil.make_archive(str(checkout / "packed"), "zip", checkout, "gtask")
     shutil.rmtree(checkout / "gtask")
     code = "from gtask import task; from gtask.protocols import text; print(text.__file__)"
-    env = {**os.environ, "PYTHONPATH": str(checkout / "packed.zip")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=checkout
-    )
-    assert "packed.zip" in done.stdout, done.stderr
+    assert "packed.zip" in run(checkout, "-c", code, PYTHONPATH=str(checkout / "packed.zip"))
 
 
 @pytest.mark.parametrize(
@@ -99,13 +100,6 @@ def test_a_zip_file_holds_sources(checkout):
 )
 @pytest.mark.parametrize(("pure", "how"), [("", "compiled"), ("1", "from sources")])
 def test_the_programs_tell(checkout, program, module, pure, how):
-    done = subprocess.run(
-        [sys.executable, "-m", module, "--version"],
-        cwd=checkout,
-        env={**os.environ, "PYTHONPATH": str(checkout), "GTASK_PURE": pure},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    told = run(checkout, "-m", module, "--version", GTASK_PURE=pure)
     python = sys.version.split()[0]
-    assert done.stdout == f"gtask-{program} {gtask.__version__} ({how}, Python {python})\n"
+    assert told == f"gtask-{program} {gtask.__version__} ({how}, Python {python})\n"

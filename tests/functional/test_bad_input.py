@@ -41,10 +41,13 @@ def result(kind): return RESULTS[kind]
 def fail(kind):
     class Odd(Exception):
         def __str__(self): raise RuntimeError("no words")
-    class Odder(Odd):
+    class Odder(Exception):
         def __str__(self): raise SystemExit("no words")
-    raise {"odder": Odder(), "value": ValueError("bad 값"), "exit": SystemExit(3), "keyboard": KeyboardInterrupt(),
-           "odd": Odd(), "base": BaseException("base")}[kind]
+    raise {"value": ValueError("bad 값"), "exit": SystemExit(3), "keyboard": KeyboardInterrupt(),
+           "odd": Odd(), "odder": Odder(), "base": BaseException("base")}[kind]
+
+@task(blocking=True)
+def fail_in_thread(kind): fail(kind)
 
 def unmarked(): return "secret"
 _private = task(lambda: 1)
@@ -67,14 +70,11 @@ def shared(module_spawn):
 
 @pytest.fixture
 def worker(shared):
-    worker: SpawnedWorker = shared
-    pids = worker.pids()
-    bystander = worker.peer()
-    assert bystander.bare("echo", 1) == 1
-    yield worker
-    assert bystander.bare("echo", 2) == 2, "another connection was touched"
-    bystander.socket.close()
-    assert worker.pids() == pids, f"a process ended:\n{worker.text}"
+    worker: SpawnedWorker
+    with shared.unharmed() as worker, worker.peer() as bystander:
+        assert bystander.bare("echo", 1) == 1
+        yield worker
+        assert bystander.bare("echo", 2) == 2, "another connection was touched"
 
 
 @pytest.mark.parametrize(
@@ -156,6 +156,7 @@ def test_a_lone_surrogate_survives(worker):
         assert peer.bare("result", "surrogate") == "\ud800"
 
 
+@pytest.mark.parametrize("function", ["fail", "fail_in_thread"])
 @pytest.mark.parametrize(
     ("kind", "type_"),
     [
@@ -167,9 +168,9 @@ def test_a_lone_surrogate_survives(worker):
         ("base", "BaseException"),
     ],
 )
-def test_an_exception_is_told_without_its_traceback(worker, kind, type_):
+def test_an_exception_is_told_without_its_traceback(worker, kind, type_, function):
     with worker.peer() as peer:
-        error = peer.rpc("fail", {"kind": kind})["error"]
+        error = peer.rpc(function, {"kind": kind})["error"]
         assert error["code"] == 1
         assert error["data"]["type"] == type_
         assert "Traceback" not in json.dumps(error)

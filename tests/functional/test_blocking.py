@@ -12,7 +12,6 @@ listen = text://127.0.0.1:0
 tasks = slow
 """
 MODULE = """
-import threading
 from gevent import monkey
 from gtask import current_task, task
 
@@ -36,13 +35,6 @@ def told():
     current_task().progress(1, 2, "half")
     return current_task().id
 
-@task(blocking=True)
-def fail(kind):
-    class Odd(Exception):
-        def __str__(self): raise SystemExit("no words")
-    raise {"value": ValueError("bad"), "exit": SystemExit(3), "keyboard": KeyboardInterrupt(),
-           "odd": Odd(), "base": BaseException("base")}[kind]
-
 @task
 def echo(value):
     return value
@@ -51,16 +43,13 @@ def echo(value):
 
 @pytest.fixture(scope="module")
 def shared(module_spawn):
-    worker = module_spawn(INI, slow=MODULE)
-    worker.expects_traceback = True  # of the tasks that fail
-    return worker
+    return module_spawn(INI, slow=MODULE)
 
 
 @pytest.fixture
 def worker(shared):
-    pids = shared.pids()
-    yield shared
-    assert shared.pids() == pids, f"a process ended:\n{shared.text}"
+    with shared.unharmed() as worker:
+        yield worker
 
 
 @pytest.mark.parametrize(
@@ -105,20 +94,3 @@ def test_what_it_knows_and_tells(worker):
         peer.send(call)
         assert peer.json()["params"] == {"id": "x", "done": 1, "total": 2, "note": "half"}
         assert peer.json()["result"] == "x"
-
-
-@pytest.mark.parametrize(
-    ("kind", "name"),
-    [
-        ("value", "ValueError"),
-        ("exit", "SystemExit"),
-        ("keyboard", "KeyboardInterrupt"),
-        ("odd", "Odd"),
-        ("base", "BaseException"),
-    ],
-)
-def test_whatever_it_raises_is_told(worker, kind, name):
-    with worker.peer() as peer:
-        error = peer.rpc("fail", {"kind": kind})["error"]
-        assert (error["code"], error["data"]["type"]) == (1, name)
-        assert peer.bare("echo", "alive") == "alive"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,13 @@ class SpawnedWorker:
         assert done.returncode == 0, done.stderr
         status: dict[str, Any] = json.loads(done.stdout)
         return status
+
+    @contextlib.contextmanager
+    def unharmed(self) -> Iterator[SpawnedWorker]:
+        """None of its processes may end meanwhile."""
+        pids = self.pids()
+        yield self
+        assert self.pids() == pids, f"a process ended:\n{self.text}"
 
     def pids(self) -> set[int]:
         """The processes of the tree below the master, molds included."""
