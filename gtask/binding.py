@@ -51,7 +51,7 @@ class TaskFunction:
         self.plain_names = None if self._renamed or self._unreachable else self._names.keys()
         # All of them, in this order, may be passed by position, which is cheaper.
         in_order = self._positions == [*self._names] and _is_plain(function)
-        self.order = tuple(self._positions) if in_order else None
+        self.order = self._positions if in_order else None
         self._needs_names = [
             _wire_name(p.name)
             for p in by_name

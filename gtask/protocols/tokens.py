@@ -11,9 +11,12 @@ for the texts which that leaves in doubt.
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..compiled import is_compiled
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
 
 IS_COMPILED: Final = is_compiled()
 LONG: Final = 400  # bytes, from which on strings are cut out before anything else looks
@@ -56,15 +59,18 @@ _RPC: Final = b'{"jsonrpc":"2.0",'  # its point needs no look
 
 def are_strict(text: bytes) -> bool:
     """Whether `text`, if ujson reads it, is JSON."""
+    if IS_COMPILED:
+        return scan(text)
     if len(text) >= LONG and not text.translate(None, _PRINTABLE):
         text = _without_strings(text)
-    return scan(text) if IS_COMPILED else search(text)
+    return search(text)
 
 
 def scan(text: bytes) -> bool:
     """Look at each byte."""
-    end = len(text)
-    place = 0
+    end: i64 = len(text)
+    place: i64 = 0
+    byte: i64
     while place < end:
         byte = text[place]
         place += 1
@@ -92,12 +98,12 @@ def scan(text: bytes) -> bool:
     return True
 
 
-def _end_of_number(text: bytes, place: int) -> int:
+def _end_of_number(text: bytes, place: i64) -> i64:
     """Where the number ends that begins at `place`; -1 if it is none."""
-    end = len(text)
+    end: i64 = len(text)
     if text[place] == _MINUS:
         place += 1
-    start = place
+    start: i64 = place
     place = _end_of_digits(text, place)
     if place == start or (text[start] == _ZERO and place > start + 1):
         return -1
@@ -118,8 +124,8 @@ def _end_of_number(text: bytes, place: int) -> int:
     return place
 
 
-def _end_of_digits(text: bytes, place: int) -> int:
-    end = len(text)
+def _end_of_digits(text: bytes, place: i64) -> i64:
+    end: i64 = len(text)
     while place < end and _ZERO <= text[place] <= _NINE:
         place += 1
     return place

@@ -15,7 +15,6 @@ their order tells apart, hold back what comes behind them on their connection.
 from __future__ import annotations
 
 import logging
-from contextvars import Context
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,8 +48,6 @@ TURN_SECONDS: Final = 0.005  # what one connection may take before others have t
 CORK_SECONDS: Final = 0.001  # what a reply may wait for the next one
 
 _EMPTY: Final[list[bytes]] = []  # never added to
-_NO_NAMES: Final[dict[str, Any]] = {}  # never added to
-_run_in: Final = Context.run  # as a function: no bound method is made for each call
 
 
 class TaskConnection(Stream):
@@ -252,7 +249,7 @@ class TaskConnection(Stream):
             if (
                 task is not None
                 and type(args) is dict
-                and ((in_order := tuple(args) == task.order) or args.keys() == task.plain_names)
+                and ((in_order := list(args.keys()) == task.order) or args.keys() == task.plain_names)
                 and service.running < service.concurrency
                 and not service.is_stopping
             ):
@@ -262,9 +259,9 @@ class TaskConnection(Stream):
                 turn.id = id
                 turn.dialect = dialect
                 if in_order:
-                    reply = self._run(turn, args.values(), _NO_NAMES, None)
+                    reply = self._run(turn, list(args.values()), None, None)
                 else:
-                    reply = self._run(turn, (), args, None)
+                    reply = self._run(turn, [], args, None)
                 if turn.execution is None:
                     replies.append(reply)
                 else:
@@ -284,7 +281,13 @@ class TaskConnection(Stream):
                     break
         return True
 
-    def _run(self, turn: Turn, positional: Any, keywords: Any, call: Execution | None) -> bytes:
+    def _run(
+        self,
+        turn: Turn,
+        positional: list[Any],
+        keywords: dict[str, Any] | None,
+        call: Execution | None,
+    ) -> bytes:
         """Run the turn's task, for `call` if that is an object; returns the reply to its caller."""
         task = turn.task
         gauge = self.service.gauge
@@ -294,12 +297,10 @@ class TaskConnection(Stream):
             if task.blocking:
                 value = self._run_in_thread(turn, positional, keywords)
             else:
-                # A context of its own each: the greenlet has run other callers' tasks before.
-                context = turn.context.copy()
                 if keywords:
-                    value = context.run(task.function, *positional, **keywords)
+                    value = task.function(*positional, **keywords)
                 else:
-                    value = _run_in(context, task.function, *positional)
+                    value = task.function(*positional)
             if call is not None:
                 return b"" if call.is_notification else call.result(value)
             if turn.dialect == BARE:
@@ -313,6 +314,9 @@ class TaskConnection(Stream):
             if execution.is_answered and isinstance(error, TaskTimeout | GreenletExit):
                 return self._failed(turn, TaskFailed())  # it ended as it was told to
             return self._failed(turn, failure_of(execution, error))
+        finally:
+            if len(turn.context) > 1:  # the next call has nothing to do with what this one has set
+                turn.renew_context()
 
     def _failed(self, turn: Turn, error: TaskError) -> bytes:
         self.service.gauge.failed()
@@ -325,7 +329,7 @@ class TaskConnection(Stream):
         def run() -> tuple[Any, BaseException | None]:
             running_task.set(lambda: execution)  # it may outlive the turn, if it times out
             try:
-                return function(*positional, **keywords), None
+                return function(*positional, **(keywords or {})), None
             except BaseException as error:  # whatever it is: it must not end the thread
                 return None, error
 

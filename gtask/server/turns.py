@@ -32,7 +32,7 @@ class Turn:
     Attributes:
         connection, task, function, args, id, dialect, started: of the call that runs now.
         execution: that call as an object; made when somebody asks, since most never need one.
-        context: what each call's own context is copied from.
+        context: of the call that runs now; holds nothing but which call that is.
         is_over: it is parked.
         is_detached: its call has blocked, and the hub has gone on without it.
         switch: let it go on, when it is parked with what to do.
@@ -40,6 +40,7 @@ class Turn:
     """
 
     __slots__ = (
+        "_greenlet",
         "_hub",
         "_spare",
         "args",
@@ -68,14 +69,18 @@ class Turn:
     def __init__(self, service: TaskService) -> None:
         self._hub = service.reactor.hub
         self._spare = service.spare_turns
-        self.context = Context()
-        self.context.run(running_task.set, self.current)
         self.execution: Execution | None = None
         self.is_over = False
         self.is_detached = False
-        own = greenlet(self._run, self._hub)
+        own = self._greenlet = greenlet(self._run, self._hub)
         self.switch: Any = own.switch
         self.throw: Any = own.throw
+        self.renew_context()
+
+    def renew_context(self) -> None:
+        """Forget the context variables that a call has set."""
+        self.context = self._greenlet.gr_context = Context()
+        self.context.run(running_task.set, self.current)
 
     def _run(self, work: Callable[[Turn], object]) -> None:
         spare, hub = self._spare, self._hub
