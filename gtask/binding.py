@@ -49,9 +49,8 @@ class TaskFunction:
         ]
         # Arguments of just these names can be passed on as they are.
         self.plain_names = None if self._renamed or self._unreachable else self._names.keys()
-        # All of them, in this order, may be passed by position, which is cheaper.
-        in_order = self._positions == [*self._names] and _is_plain(function)
-        self.order = self._positions if in_order else None
+        can_be_ordered = self._positions == [*self._names] and _is_plain(function)
+        self._order = self._positions if can_be_ordered else None
         self._needs_names = [
             _wire_name(p.name)
             for p in by_name
@@ -60,6 +59,18 @@ class TaskFunction:
 
     def __repr__(self) -> str:
         return f"<TaskFunction {self.name}>"
+
+    def in_order(self, args: dict[str, Any]) -> list[Any] | None:
+        """The arguments by position, which is cheaper; None if they cannot be passed so."""
+        order = self._order
+        if order is None or len(args) != len(order):
+            return None
+        values = []
+        for name in order:
+            if name not in args:
+                return None
+            values.append(args[name])
+        return values
 
     def bind(self, args: dict[str, Any] | list[Any]) -> tuple[list[Any], dict[str, Any]]:
         """What to call the function with: positional and keyword arguments.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from json.encoder import encode_basestring_ascii as _quote
+from json.encoder import encode_basestring_ascii
 from typing import Any, Final
 
 import ujson
@@ -10,6 +10,8 @@ import ujson
 from ..errors import PARSE_ERROR, InternalError, ProtocolError
 from .tokens import LONG, are_strict
 
+_parse: Final = ujson.loads  # `Final` is found without a look into a dict
+_quote: Final = encode_basestring_ascii
 _UNESCAPED: Final = bytes({*range(0x20, 0x7F)} - {*b'"\\'})
 
 
@@ -24,7 +26,7 @@ def loads(text: bytes) -> Any:
         string = text if text.isascii() else text.decode()
         if not are_strict(text):
             raise ProtocolError(PARSE_ERROR, "Parse error: not JSON as of RFC 8259")
-        return ujson.loads(string)
+        return _parse(string)
     except (ValueError, RecursionError, MemoryError) as error:
         raise ProtocolError(PARSE_ERROR, f"Parse error: {error}") from None
 

@@ -5,9 +5,12 @@ The decoder reports, it never closes: after an over-long frame it stays failed.
 
 from __future__ import annotations
 
+from typing import Final
+
 from ..errors import FrameTooLong, ProtocolError
 
 MAX_FRAME_BYTES = 10 * 1024 * 1024
+_LF: Final = 10  # a byte is found without the object that a slice would be
 
 
 class TextDecoder:
@@ -41,17 +44,18 @@ class TextDecoder:
         partial = self._partial
         if self.failed:
             return []
-        # `find` is ten times as fast as `split` is, and `in` tries for an integer first.
-        end = data.find(b"\n")
         if partial is None:
-            if 0 <= end == len(data) - 1 <= self._limit:
-                frame = data[:end]  # one whole frame, as nearly always
-                return [frame.rstrip(b"\r") if data.find(b"\r") >= 0 else frame]
-        elif len(partial) + (end if end >= 0 else len(data)) > self._limit:
-            return self._fail([])
-        elif end < 0:
-            partial += data
-            return []
+            if data.endswith(b"\n") and len(data) <= self._limit:
+                frame = data[:-1]
+                if _LF not in frame:  # one whole frame, as nearly always
+                    return [frame.rstrip(b"\r") if frame.endswith(b"\r") else frame]
+        else:
+            end = data.find(b"\n")
+            if len(partial) + (end if end >= 0 else len(data)) > self._limit:
+                return self._fail([])
+            if end < 0:
+                partial += data
+                return []
         frames = data.split(b"\n")
         if partial is not None:
             partial += frames[0]

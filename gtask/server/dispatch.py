@@ -236,11 +236,11 @@ class TaskConnection(Stream):
             function: Any = None
             if type(message) is dict:
                 size = len(message)
-                if size == 2 and "args" in message:
-                    function = message.get("function")
-                    args, id, dialect = message["args"], None, BARE
-                elif size == 4 and message.get("jsonrpc") == "2.0" and "params" in message:
-                    args, id, dialect = message["params"], message.get("id"), JSONRPC
+                if size == 2:
+                    function, args = message.get("function"), message.get("args")
+                    id, dialect = None, BARE
+                elif size == 4 and message.get("jsonrpc") == "2.0":
+                    args, id, dialect = message.get("params"), message.get("id"), JSONRPC
                     if type(id) is int or type(id) is str:
                         function = message.get("method")
                     if not self._speaks_rpc:
@@ -249,7 +249,9 @@ class TaskConnection(Stream):
             if (
                 task is not None
                 and type(args) is dict
-                and ((in_order := list(args.keys()) == task.order) or args.keys() == task.plain_names)
+                and (
+                    (values := task.in_order(args)) is not None or args.keys() == task.plain_names
+                )
                 and service.running < service.concurrency
                 and not service.is_stopping
             ):
@@ -258,8 +260,8 @@ class TaskConnection(Stream):
                 turn.args = args
                 turn.id = id
                 turn.dialect = dialect
-                if in_order:
-                    reply = self._run(turn, list(args.values()), None, None)
+                if values is not None:
+                    reply = self._run(turn, values, None, None)
                 else:
                     reply = self._run(turn, [], args, None)
                 if turn.execution is None:
