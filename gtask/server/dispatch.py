@@ -294,7 +294,8 @@ class TaskConnection(Stream):
         task = turn.task
         gauge = self.service.gauge
         gauge.done += 1
-        gauge.executing[0] = task.number
+        if gauge.number != task.number:
+            gauge.number = gauge.executing[0] = task.number
         try:
             if task.blocking:
                 value = self._run_in_thread(turn, positional, keywords)

@@ -21,6 +21,7 @@ class Gauge:
     Attributes:
         connections, running, done: the counts so far; `running` are the tasks that have blocked.
         executing: a cell, for the number of the function that gets the CPU.
+        number: what stands there, so that it need not be written for each of a run of tasks.
         since: a cell, for when it got it.
         on_change: called when the load has changed; set while somebody waits for that.
     """
@@ -36,6 +37,7 @@ class Gauge:
         "executing",
         "floats",
         "ints",
+        "number",
         "on_change",
         "running",
         "since",
@@ -46,7 +48,7 @@ class Gauge:
         self.floats = scoreboard.floats
         self._loads = scoreboard.loads
         self._is_compared = False
-        self.connections = self.running = self.done = 0
+        self.connections = self.running = self.done = self.number = 0
         self.on_change: Callable[[], None] | None = None
         self._move(0)
 
@@ -126,7 +128,7 @@ class Gauge:
 
     def leave(self) -> None:
         """The loop has the CPU again."""
-        self.executing[0] = 0
+        self.number = self.executing[0] = 0
         self._done[0] = self.done
 
     def blocked(self, running: int) -> None:
