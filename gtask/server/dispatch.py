@@ -265,7 +265,10 @@ class TaskConnection(Stream):
                 else:
                     reply = self._run(turn, [], args, None)
                 if turn.execution is None:
-                    replies.append(reply)
+                    if inbox or replies:
+                        replies.append(reply)
+                    elif self.state is OPEN:
+                        self._write(reply + b"\n")
                 else:
                     self._conclude(turn.execution, reply)
                     turn.execution = None
