@@ -10,7 +10,7 @@ import _socket
 import os
 import random
 from collections.abc import Callable
-from errno import EINPROGRESS
+from errno import EALREADY, EINPROGRESS
 from time import monotonic
 from typing import Any
 
@@ -111,7 +111,7 @@ class Connector:
             if code == 0:
                 self._succeed()
                 return
-            if code == EINPROGRESS:
+            if code == EALREADY:
                 self._watcher = self._reactor.loop.io(self._socket.fileno(), WRITE)
                 self._watcher.start(self._ended)
                 self._start_timer(1 + len(self._candidates))
@@ -121,13 +121,18 @@ class Connector:
         self._failed(why)
 
     def _begin(self, family: int, sockaddr: Any) -> int:
-        """Start to connect; returns connect(2)'s error number."""
+        """Start to connect; returns connect(2)'s error number, EALREADY if that takes its time."""
         if self._socket is not None:
             self._socket.close()
         socket = self._socket = _socket.socket(family, STREAM)
         if family != _socket.AF_UNIX:
             socket.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-        return int(socket.connect_ex(sockaddr))
+        code: int = socket.connect_ex(sockaddr)
+        if code == EINPROGRESS:
+            # Within a machine the handshake is over when connect(2) returns, and asking again
+            # tells: 0 or its error, else EALREADY. That saves a watcher, a timer and a loop turn.
+            code = socket.connect_ex(sockaddr)
+        return code
 
     def _ended(self) -> None:
         code = self._socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)

@@ -37,6 +37,7 @@ _NAN: Final = 78
 _BACKSLASH: Final = 92
 _LOWER_E: Final = 101
 
+_PLAIN: Final = bytes({*range(0x20, 0x100)} - {_BACKSLASH})
 _PRINTABLE: Final = bytes(range(0x20, 0x100))
 
 # Runs of structure and literals, each followed by one string or one number. Possessive, hence
@@ -75,6 +76,11 @@ def scan(text: bytes) -> bool:
         byte = text[place]
         place += 1
         if byte == _QUOTE:
+            if end - place >= LONG:
+                close: i64 = text.find(b'"', place)
+                if close - place >= LONG and not text[place:close].translate(None, _PLAIN):
+                    place = close + 1  # a long string with nothing to look at; half of the time
+                    continue
             while True:
                 if place >= end:
                     return False
