@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING
 
 MODULES = (
     "binding",
+    "net/calling",
+    "net/connection",
+    "net/connector",
     "net/stream",
     "protocols/jsontext",
     "protocols/messages",

@@ -16,6 +16,7 @@ from typing import Any
 from gevent.event import Event
 from greenlet import GreenletExit
 
+from ..compiled import mypyc_attr
 from ..errors import ProtocolError
 from ..protocols.text import MAX_FRAME_BYTES, TextDecoder, encode_frame
 from .reactor import Reactor, current_reactor
@@ -36,10 +37,13 @@ CALLBACKS = (
 )
 BUFFER_EVENTS = ("on_buffer_full", "on_buffer_drain")
 
+# With `memoryview` in it, which it does not know, mypyc leaves the check to `_encode`.
+Data = str | bytes | bytearray | memoryview
 Callback = Callable[..., Any] | None
 _ids = itertools.count(1)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class TcpConnection(Stream):
     """One text connection; a worker makes one for each peer it accepts.
 
@@ -52,7 +56,6 @@ class TcpConnection(Stream):
     """
 
     __slots__ = (
-        "__weakref__",
         "_busy",
         "_context",
         "_decoder",
@@ -89,7 +92,7 @@ class TcpConnection(Stream):
         self.max_send_buffer_bytes = max_send_buffer_bytes
         self.remote_address = ""
         self._context: SimpleNamespace | None = None
-        self._decoder = TextDecoder(max_frame_bytes)
+        self._decoder: Any = TextDecoder(max_frame_bytes)
         self._events: deque[tuple[str, tuple[Any, ...]]] = deque()
         self._busy = False  # a greenlet is delivering events
         self._stalled = False  # the reader is stopped until that greenlet is through
@@ -116,7 +119,7 @@ class TcpConnection(Stream):
 
     # -- the user's verbs ---------------------------------------------------------------------
 
-    def send(self, data: str | bytes) -> bool:
+    def send(self, data: Data) -> bool:
         """Send one frame; never blocks.
 
         Returns:
@@ -137,7 +140,7 @@ class TcpConnection(Stream):
             self._emit_soon("on_buffer_full")
         return True
 
-    def close(self, data: str | bytes | None = None) -> None:
+    def close(self, data: Data | None = None) -> None:
         """Send `data`, if any, and close when everything is sent."""
         if self.state == State.OPEN:
             if data is not None:
@@ -164,7 +167,7 @@ class TcpConnection(Stream):
     def pipe(self, other: TcpConnection) -> None:
         """Send each message on to `other`, at the pace `other` takes them; close with it."""
 
-        def forward(_source: TcpConnection, data: str | bytes) -> None:
+        def forward(_source: TcpConnection, data: Data) -> None:
             other._wait_room()  # and meanwhile nothing more is read here
             other.send(data)
 
@@ -193,7 +196,7 @@ class TcpConnection(Stream):
 
     _lingers = True
 
-    def _put(self, data: str | bytes) -> None:
+    def _put(self, data: Data) -> None:
         self._write(_encode(data))
 
     def _accept(self, socket: Any, remote_address: str, tls: Any = None) -> None:
@@ -301,7 +304,7 @@ class TcpConnection(Stream):
                     self._resume()
 
 
-def _encode(data: str | bytes) -> bytes:
+def _encode(data: Data) -> bytes:
     if isinstance(data, str):
         data = data.encode("utf-8", "surrogateescape")
     elif not isinstance(data, bytes | bytearray | memoryview):

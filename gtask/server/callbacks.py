@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ..net.connection import CALLBACKS, TcpConnection, format_address
+from ..net.connection import CALLBACKS, Data, TcpConnection, format_address
 from ..net.reactor import Reactor
 from ..net.stream import State
 from .gauge import Gauge
@@ -23,7 +23,7 @@ class WorkerConnection(TcpConnection):
         worker: the `Worker` it belongs to.
     """
 
-    __slots__ = ("_service", "last_active", "worker")
+    __slots__ = ("__weakref__", "_service", "last_active", "worker")
 
     def __init__(self, service: CallbackService) -> None:
         worker = service.worker
@@ -43,7 +43,7 @@ class WorkerConnection(TcpConnection):
         """A callback runs, or waits to."""
         return self._busy or bool(self._events)
 
-    def send(self, data: str | bytes) -> bool:
+    def send(self, data: Data) -> bool:
         # News for a peer that only listens is activity too: a drain does not cut it off.
         self.last_active = monotonic()
         return super().send(data)

@@ -249,9 +249,7 @@ class TaskConnection(Stream):
             if (
                 task is not None
                 and type(args) is dict
-                and (
-                    (values := task.in_order(args)) is not None or args.keys() == task.plain_names
-                )
+                and ((values := task.in_order(args)) is not None or args.keys() == task.plain_names)
                 and service.running < service.concurrency
                 and not service.is_stopping
             ):

@@ -22,7 +22,7 @@ from geventwebsocket.handler import WebSocketHandler
 from geventwebsocket.server import WebSocketServer
 from geventwebsocket.websocket import WebSocket as BaseWebSocket
 
-from ..net.connection import format_address
+from ..net.connection import Data, format_address
 from ..net.reactor import Reactor
 from ..net.stream import READ_BYTES, State
 from ..protocols.tls import TlsFilter
@@ -101,7 +101,7 @@ class WebSocket(BaseWebSocket):  # type: ignore[misc]
     def handle_close(self, header: Any, payload: tuple[int, str]) -> None:
         self._connection._told(*payload)
 
-    def send(self, message: str | bytes, binary: bool | None = None) -> None:
+    def send(self, message: Data, binary: bool | None = None) -> None:
         """Send one message: text from str, binary from bytes, unless `binary` says otherwise.
 
         Raises:
@@ -172,7 +172,7 @@ class WebSocketConnection(WorkerConnection):
 
     # -- the user's verbs ---------------------------------------------------------------------
 
-    def close(self, data: str | bytes | None = None) -> None:
+    def close(self, data: Data | None = None) -> None:
         """Send `data`, if any, then close with code 1000 when everything is sent."""
         if data is not None and self.state == State.OPEN:
             self._put(data)
@@ -194,7 +194,7 @@ class WebSocketConnection(WorkerConnection):
 
     # -- events -------------------------------------------------------------------------------
 
-    def _put(self, data: str | bytes) -> None:
+    def _put(self, data: Data) -> None:
         self.websocket.send(data)
 
     def _received(self, data: bytes) -> None:

@@ -1,0 +1,164 @@
+"""`CallingConnection`: all that an `AsyncTcpConnection` does."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+from ..address import Address, parse_address
+from ..compiled import mypyc_attr
+from ..protocols.text import MAX_FRAME_BYTES, TextDecoder
+from ..protocols.tls import TlsFilter
+from .connection import (
+    CONNECT_FAILED,
+    MAX_SEND_BUFFER_BYTES,
+    SEND_FAILED,
+    Data,
+    TcpConnection,
+    _encode,
+)
+from .connector import Connector
+from .stream import State
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class CallingConnection(TcpConnection):
+    """The calling end of a text connection; its arguments are told of at `AsyncTcpConnection`."""
+
+    __slots__ = (
+        "_before",
+        "_before_bytes",
+        "_connector",
+        "_timer",
+        "address",
+        "connect_timeout",
+        "ssl_context",
+    )
+
+    # Closing with unread input resets the connection, but a client that closes wants no more.
+    _lingers = False
+
+    def __init__(
+        self,
+        url: str | Address,
+        *,
+        connect_timeout: float = 5.0,
+        ssl_context: ssl.SSLContext | None = None,
+        max_frame_bytes: int = MAX_FRAME_BYTES,
+        max_send_buffer_bytes: int = MAX_SEND_BUFFER_BYTES,
+    ) -> None:
+        super().__init__(
+            max_frame_bytes=max_frame_bytes, max_send_buffer_bytes=max_send_buffer_bytes
+        )
+        self.address = parse_address(url) if isinstance(url, str) else url
+        if self.address.protocol != "text":
+            raise ValueError(f"{url}: AsyncTcpConnection speaks text:// only")
+        self.remote_address = str(self.address).partition("://")[2]
+        self.connect_timeout = connect_timeout
+        self.ssl_context = ssl_context
+        self._before: list[bytes] = []  # sent before the connection was there
+        self._before_bytes = 0
+        self._connector: Connector | None = None
+        self._timer: Any = None  # of a planned reconnect
+
+    def send(self, data: Data) -> bool:
+        """As `TcpConnection.send`; before the connection is there, the frame is kept for it."""
+        if self.state >= State.OPEN:
+            return super().send(data)
+        frame = _encode(data)
+        if self._is_full:
+            self._emit("on_error", SEND_FAILED, "send buffer full, message dropped")
+            return False
+        self._before.append(frame)
+        self._before_bytes += len(frame)
+        return True
+
+    def close(self, data: Data | None = None) -> None:
+        """Send `data`, if any, and close when everything is sent; also ends a connect."""
+        if self.state >= State.OPEN:
+            super().close(data)
+        else:
+            self.destroy()
+
+    def destroy(self) -> None:
+        """Close at once; ends a connect or a planned `reconnect`, too."""
+        self._stop_waiting()
+        if self.state == State.INITIAL:
+            self.state = State.CLOSED  # never connected: there is no end to tell of
+            self._tell_room()
+        else:
+            self._abort("destroyed here")
+
+    def connect(self) -> None:
+        """Begin to connect; returns at once. `on_connect` or `on_error`, `on_close` follow.
+
+        While connecting or connected this does nothing.
+        """
+        if self.state not in (State.INITIAL, State.CLOSED):
+            return
+        self._stop_waiting()
+        self.state = State.CONNECTING
+        self._connector = Connector(
+            self._reactor, self.address, self.connect_timeout, self._connected, self._failed
+        )
+        self._connector.start()
+
+    def reconnect(self, after: float = 0) -> None:
+        """Connect again in `after` seconds; what an earlier try did not send is gone."""
+        if self.state not in (State.INITIAL, State.CLOSED):
+            self._abort("reconnecting")
+        self._stop_waiting()
+        self._decoder = TextDecoder(self._decoder._limit)
+        if after > 0:
+            self._timer = self._reactor.loop.timer(after)
+            self._timer.start(self.connect, update=True)
+        else:
+            self.connect()
+
+    @property
+    def _is_full(self) -> bool:
+        waiting = self._before_bytes if self.state < State.OPEN else self._buffered
+        return waiting >= self.max_send_buffer_bytes
+
+    # -- connecting ---------------------------------------------------------------------------
+
+    def _connected(self, socket: Any) -> None:
+        self._connector = None
+        tls = None
+        if self.ssl_context is not None:
+            host = self.address.host or None
+            tls = TlsFilter(self.ssl_context, server_side=False, server_hostname=host)
+        self._open(socket, tls)
+        if tls is not None:
+            tls.start()
+            self._write_raw(tls.take_output())
+        if self._before:
+            output = b"".join(self._before)
+            self._before.clear()
+            self._before_bytes = 0
+            self._write(output)
+            if not self._buffered:
+                self._tell_room()
+        if self.on_connect is not None and self.state != State.CLOSED:
+            self._emit("on_connect")
+
+    def _failed(self, why: str) -> None:
+        self._connector = None
+        # Queued, not called: the end must be reached before `on_error` may ask for a reconnect.
+        self._events.append(("on_error", (CONNECT_FAILED, f"connect {self.remote_address}: {why}")))
+        self._abort(why)
+
+    def _stop_waiting(self) -> None:
+        if self._connector is not None:
+            self._connector.cancel()
+            self._connector = None
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
+
+    def _closed(self, reason: str) -> None:
+        self._stop_waiting()
+        self._before.clear()
+        self._before_bytes = 0
+        super()._closed(reason)
