@@ -26,6 +26,7 @@ class TaskFunction:
         self.timeout = None if timeout is None else float(timeout)
         self.blocking = blocking
         self.number = 0  # 1 + its position among the served tasks, for the scoreboard
+        self.openings: tuple[bytes, ...] = ()  # how a frame may begin that calls it
         parameters = inspect.signature(function).parameters.values()
         kinds = inspect.Parameter
         positional = [
@@ -51,6 +52,7 @@ class TaskFunction:
         self.plain_names = None if self._renamed or self._unreachable else self._names.keys()
         can_be_ordered = self._positions == [*self._names] and _is_plain(function)
         self._order = self._positions if can_be_ordered else None
+        self._count = len(self._positions)
         self._needs_names = [
             _wire_name(p.name)
             for p in by_name
@@ -63,7 +65,7 @@ class TaskFunction:
     def in_order(self, args: dict[str, Any]) -> list[Any] | None:
         """The arguments by position, which is cheaper; None if they cannot be passed so."""
         order = self._order
-        if order is None or len(args) != len(order):
+        if order is None or len(args) != self._count:
             return None
         values = []
         for name in order:

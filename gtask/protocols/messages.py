@@ -19,7 +19,7 @@ from ..errors import (
     ProtocolError,
     TaskError,
 )
-from .jsontext import dumps
+from .jsontext import dumps, loads
 
 BARE: Final = 0
 JSONRPC: Final = 1
@@ -104,6 +104,26 @@ class InvalidCall(Call):
     def __init__(self, problem: TaskError, id: str | int | None, dialect: int) -> None:
         super().__init__("", [], id, dialect, False)
         self.problem = problem
+
+
+def openings(function: str) -> tuple[bytes, ...]:
+    """How the encoders of PHP and Python begin a bare task of that function."""
+    name = dumps(function)
+    return b'{"function":%b,"args":{' % name, b'{"function": %b, "args": {' % name
+
+
+def read_args(frame: bytes, opening: bytes) -> dict[str, Any] | None:
+    """The arguments in a frame that begins with that opening.
+
+    None if they are not all that follows, or not JSON: the frame must be read as a whole then.
+    """
+    if not frame.endswith(b"}}"):
+        return None
+    try:
+        args: dict[str, Any] = loads(frame[len(opening) - 1 : -1])
+    except ProtocolError:
+        return None
+    return args
 
 
 def read_message(message: Any, kind: type[Call] = Call) -> Call | InvalidCall | list[Any]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from greenlet import GreenletExit
 
+from ..binding import TaskFunction
 from ..errors import BadArguments, InternalError, ProtocolError, TaskError, TaskFailed, TaskTimeout
 from ..net.connection import format_address
 from ..net.stream import OPEN, State, Stream
@@ -31,6 +32,7 @@ from ..protocols.messages import (
     batch_too_long,
     notification,
     protocol_error_reply,
+    read_args,
     read_message,
 )
 from ..protocols.text import TextDecoder
@@ -47,6 +49,7 @@ MAX_OUTSTANDING: Final = 1000  # blocked or waiting calls of one connection; pas
 TURN_SECONDS: Final = 0.005  # what one connection may take before others have theirs
 CORK_SECONDS: Final = 0.001  # what a reply may wait for the next one
 
+_NO_FRAME: Final = b"\n"  # none begins so
 _EMPTY: Final[list[bytes]] = []  # never added to
 
 
@@ -63,9 +66,11 @@ class TaskConnection(Stream):
         "_is_paused",
         "_kept",
         "_last_words",
+        "_opening",
         "_outstanding",
         "_replies",
         "_speaks_rpc",
+        "_usual",
         "last_active",
         "service",
     )
@@ -81,6 +86,8 @@ class TaskConnection(Stream):
         self._replies: list[bytes] = []
         self._cork = 0.0  # since when replies are collected; 0: they go out one by one
         self._outstanding = 0  # calls that have blocked or wait for a turn
+        self._usual: TaskFunction | None = None  # the bare task that was called last ...
+        self._opening = _NO_FRAME  # ... and how the frame began
         self._has_ended = False
         self._is_paused = False
         self._last_words = b""
@@ -217,35 +224,18 @@ class TaskConnection(Stream):
         """Parse and run calls until the inbox is empty or the time is up.
 
         Returns False if one has blocked: the hub has then given the inbox to somebody else.
-
-        The plain forms of both dialects are told here by their shape, without `read_message`,
-        and without an object for the call: that halves the cost of a small task.
         """
         service = self.service
-        tasks = service.tasks
         inbox = self._inbox
         replies = self._replies
         turn.started = self._cork
         until = self._cork + TURN_SECONDS
         while inbox:
             try:
-                message = loads(inbox.pop())
+                message, task, args, id, dialect = self._read(inbox.pop())
             except ProtocolError as error:
                 self._reply(protocol_error_reply(error))
                 continue
-            function: Any = None
-            if type(message) is dict:
-                size = len(message)
-                if size == 2:
-                    function, args = message.get("function"), message.get("args")
-                    id, dialect = None, BARE
-                elif size == 4 and message.get("jsonrpc") == "2.0":
-                    args, id, dialect = message.get("params"), message.get("id"), JSONRPC
-                    if type(id) is int or type(id) is str:
-                        function = message.get("method")
-                    if not self._speaks_rpc:
-                        self._hear_rpc()
-            task = tasks.get(function) if type(function) is str else None
             if (
                 task is not None
                 and type(args) is dict
@@ -254,7 +244,7 @@ class TaskConnection(Stream):
                 and not service.is_stopping
             ):
                 turn.task = task
-                turn.function = function
+                turn.function = task.name
                 turn.args = args
                 turn.id = id
                 turn.dialect = dialect
@@ -271,6 +261,8 @@ class TaskConnection(Stream):
                     self._conclude(turn.execution, reply)
                     turn.execution = None
             else:
+                if message is None and task is not None:
+                    message = {"function": task.name, "args": args}
                 self._take_slowly(message, turn)
             if turn.is_detached:
                 turn.is_detached = False
@@ -283,6 +275,44 @@ class TaskConnection(Stream):
                 if now > until:
                     break
         return True
+
+    def _read(self, frame: bytes) -> tuple[Any, TaskFunction | None, Any, Any, int]:
+        """The message in a frame; of the plain forms of both dialects, the task, arguments and id.
+
+        These are told by their shape, without `read_message` and an object for the call: that
+        halves the cost of a small task. A bare task that is called again is told by how its frame
+        begins: only its arguments are parsed, and there is no message.
+
+        Raises:
+            ProtocolError: it is not JSON.
+        """
+        if frame.startswith(self._opening):
+            known = read_args(frame, self._opening)
+            if known is not None:
+                return None, self._usual, known, None, BARE
+        message = loads(frame)
+        function: Any = None
+        args: Any = None
+        id: Any = None
+        dialect = BARE
+        if type(message) is dict:
+            size = len(message)
+            if size == 2:
+                function, args = message.get("function"), message.get("args")
+            elif size == 4 and message.get("jsonrpc") == "2.0":
+                args, id, dialect = message.get("params"), message.get("id"), JSONRPC
+                if type(id) is int or type(id) is str:
+                    function = message.get("method")
+                if not self._speaks_rpc:
+                    self._hear_rpc()
+        task = self.service.tasks.get(function) if type(function) is str else None
+        if task is not None and dialect == BARE and task is not self._usual:
+            self._usual = task
+            self._opening = _NO_FRAME
+            for opening in task.openings:
+                if frame.startswith(opening):
+                    self._opening = opening
+        return message, task, args, id, dialect
 
     def _run(
         self,

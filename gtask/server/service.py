@@ -22,7 +22,7 @@ from ..errors import (
     UnknownTask,
 )
 from ..net.reactor import Reactor
-from ..protocols.messages import BARE
+from ..protocols.messages import BARE, openings
 from .dispatch import TaskConnection
 from .execution import Execution, native_thread
 from .gauge import Gauge
@@ -61,6 +61,7 @@ class TaskService:
         self.tasks = tasks
         for number, task in enumerate(tasks.values(), 1):
             task.number = number
+            task.openings = openings(task.name)
         self.reactor = reactor
         self.gauge = gauge
         self.concurrency = concurrency

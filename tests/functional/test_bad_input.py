@@ -136,6 +136,33 @@ def test_what_cannot_be_called_gets_its_code(worker, message, code):
         assert peer.bare("echo", "alive") == "alive"
 
 
+AGAIN = [
+    *(
+        b'{"function":"add","args":' + rest
+        for rest in (
+            b'{"a":1}}', b'{"b":2,"a":1}}', b'{"c":3,"a":1}}', b"{}}", b"[1]}", b'{"a":1} }', b'{"a":1}} ', b'{"a":1}}\r',
+            b'{"a":1}]', b'{"a":1}', b'{"a":1}}}', b'{"a":1},"args":{"a":2}}', b'{"a":1},"function":"echo"}',
+            b'{"a":1},"timeout":5}', b'{"a":1},"b":{}}', b'{"a":NaN}}', b'{"a":01}}', b'{"a":"\xff"}}', b'{"a":1,"z":{}}}',
+            b'{"a":' + b"[" * 1020 + b"]" * 1020 + b"}}", b'{"z":' + b"[" * 1022 + b"]" * 1022 + b"}}",
+            b'{"z":' + b"[" * 1023 + b"]" * 1023 + b"}}", b'{"a":1}}{"a":1}}',
+        )
+    ),
+    b'{"function": "add", "args": {"a": 1, "b": 2}}', b'{"function":"add"}', b'{"function":"adder","args":{"a":1}}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", AGAIN)
+def test_a_peer_that_calls_a_task_again_is_understood_as_at_first(worker, line):
+    with worker.peer() as first, worker.peer() as again:
+        assert again.bare("add", a=1) == 2
+        again.send(b'{"function":"add","args":{"a":5}}\n')
+        assert again.line() == b"6"
+        first.send(line + b"\n")
+        again.send(line + b"\n")
+        assert again.line() == first.line()
+        assert again.bare("add", a=1) == 2
+
+
 def test_bad_arguments_are_named(worker):
     with worker.peer() as peer:
         error = peer.rpc("add", {"b": 1, "z": 2})["error"]

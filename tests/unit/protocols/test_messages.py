@@ -17,6 +17,8 @@ from gtask.protocols.messages import (
     Call,
     InvalidCall,
     notification,
+    openings,
+    read_args,
     read_message,
 )
 
@@ -27,6 +29,25 @@ names = st.text(min_size=1, max_size=10).filter(lambda name: not name.startswith
 
 def as_tuple(call: Call) -> tuple:
     return call.function, call.args, call.id, call.dialect, call.is_notification, call.timeout
+
+
+members = st.dictionaries(st.sampled_from(["a", "args", "function"]), st.integers(), max_size=2)
+tails = st.sampled_from(
+    ["}", "}}", "]}", " }", "} ", "", "x}", ',"timeout":1}', ',"args":{}}', ',"a":{}}']
+)
+
+
+@given(names, members | args, tails, st.sampled_from([(",", ":"), None]))
+def test_a_frame_read_by_its_opening_says_the_same_as_when_read_whole(name, args, tail, separators):
+    frame = json.dumps({"function": name, "args": args}, separators=separators)[:-1] + tail
+    found = [o for o in openings(name) if frame.encode().startswith(o)]
+    assert len(found) == isinstance(args, dict)
+    for opening in found:
+        given = read_args(frame.encode(), opening)
+        if given is not None:
+            assert json.loads(frame) == {"function": name, "args": given}
+        if tail == "}" and args:
+            assert given == args
 
 
 @given(names, args)
