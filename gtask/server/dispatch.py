@@ -1,8 +1,8 @@
 """From frames to tasks to replies: what a `TaskConnection` does with what it reads.
 
 The hub cuts a read into frames and switches into a pooled greenlet, which parses them and runs
-their tasks one after the other; where many connections have something at a time, the hub reads all
-of them first, and one greenlet serves them all. Most tasks do not block: they are over when the hub
+their tasks one after the other; where many connections have something at a time, the hub reads some
+of them first, and one greenlet serves these. Most tasks do not block: they are over when the hub
 gets the CPU back, so they need no timer for their time limit and no entry anywhere. When one
 blocks, the hub gets the CPU back in the middle of it: that call becomes an `Execution`, with a
 timer, that can be found and cancelled, and the frames behind it are given to the next greenlet.

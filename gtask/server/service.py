@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 from greenlet import GreenletExit
 
@@ -33,6 +33,7 @@ log = logging.getLogger("gtask.tasks")
 MAX_WAITING = 10000  # JSON-RPC calls of one process that may wait for a turn
 CLEANUP_SECONDS = 5.0  # what a task may take to end after its limit, before it is killed
 KILLS = 5  # times, a second apart, that a task is killed before it is given up
+CROWD: Final = 32  # connections that are read before they are served
 GOAWAY_SECONDS = 1.0  # what a peer that was told to go may stay idle
 
 
@@ -74,6 +75,7 @@ class TaskService:
         self.spare_turns: list[Turn] = []
         self._ready: list[TaskConnection] = []  # have something to do, in the order it came
         self._taken: list[TaskConnection] = []  # those of them that are worked off, the next last
+        self._came = 0  # so many in this turn of the loop, where it is crowded
         self._is_crowded = False  # more than one came in the last turn of the loop
         self._loop_time = 0.0
         self.waiting: deque[Execution] = deque()
@@ -148,14 +150,18 @@ class TaskService:
     def enqueue(self, connection: TaskConnection) -> None:
         """Have a connection's inbox worked off; hub only.
 
-        Where many have something at a time, the hub reads all of them first, and one greenlet
-        then serves them all, so that two switches are paid for once. Where one comes at a time,
-        it is served at once: the callback would cost more than it saves.
+        Where many have something at a time, the hub reads `CROWD` of them first, and one greenlet
+        then serves these, so that two switches are paid for once; of more, the first would have
+        left the processor's cache. Where one comes at a time, it is served at once: the callback
+        would cost more than it saves.
         """
         if self._is_crowded:
-            if not self._ready:
-                self.reactor.loop.run_callback(self._work_off)
+            if not self._came:
+                self.reactor.loop.run_callback(self._end_of_turn)
+            self._came += 1
             self._ready.append(connection)
+            if len(self._ready) == CROWD:
+                self._work_off()
             return
         now = self.reactor.loop.now()  # of the turn of the loop
         self._is_crowded = now == self._loop_time
@@ -163,10 +169,15 @@ class TaskService:
         self._run(connection.work)
         self.gauge.leave()
 
-    def _work_off(self) -> None:
+    def _end_of_turn(self) -> None:
         """The hub has read all that there was."""
+        self._is_crowded = self._came > 1
+        self._came = 0
+        self._work_off()
+
+    def _work_off(self) -> None:
+        """Serve all that are ready."""
         taken = self._taken
-        self._is_crowded = len(self._ready) > 1
         self._ready.reverse()
         taken[:0] = self._ready
         self._ready.clear()
