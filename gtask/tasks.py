@@ -152,12 +152,16 @@ class _NoTask:
 
 
 _NO_TASK: CurrentTask = _NoTask()
-running_task: ContextVar[Callable[[], CurrentTask] | None] = ContextVar(
+running_task: ContextVar[Callable[[], CurrentTask | None] | None] = ContextVar(
     "gtask.running_task", default=None
 )
 
 
 def current_task() -> CurrentTask:
-    """The task that runs this code; outside of one, a stand-in whose `progress` does nothing."""
+    """The task that runs this code; outside of one, a stand-in whose `progress` does nothing.
+
+    A greenlet that a task has spawned is outside: hand it what this gives to the task.
+    """
     find = running_task.get()
-    return _NO_TASK if find is None else find()
+    found = None if find is None else find()
+    return _NO_TASK if found is None else found

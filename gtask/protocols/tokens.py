@@ -3,7 +3,7 @@
 ujson reads more than JSON: NaN, `-`, `01`, `1.`, raw control characters in strings. It refuses by
 itself what is wrong between tokens, so only strings and numbers are looked at here.
 
-Compiled, one pass over the bytes is the fastest way, and takes 0.15 µs for a task of 100 bytes. As
+Compiled, one pass over the bytes is the fastest way, and takes 0.07 µs for a task of 100 bytes. As
 Python that would take 5; there it is a search in a translated copy, and a regular expression
 for the texts which that leaves in doubt.
 """

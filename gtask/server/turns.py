@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-from greenlet import greenlet
+from greenlet import getcurrent, greenlet
 
 from ..binding import TaskFunction
 from ..tasks import running_task
@@ -80,7 +80,7 @@ class Turn:
     def renew_context(self) -> None:
         """Forget the context variables that a call has set."""
         self.context = self._greenlet.gr_context = Context()
-        self.context.run(running_task.set, self.current)
+        self.context.run(running_task.set, self._asked)
 
     def _run(self, work: Callable[[Turn], object]) -> None:
         spare, hub = self._spare, self._hub
@@ -100,6 +100,10 @@ class Turn:
                 if self in spare:
                     spare.remove(self)
                 return
+
+    def _asked(self) -> Execution | None:
+        """What `current_task` gives; another greenlet may have a copy of a context of ours."""
+        return self.current() if getcurrent() is self._greenlet else None
 
     def current(self) -> Execution:
         """The call that runs in this turn."""

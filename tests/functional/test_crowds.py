@@ -37,7 +37,7 @@ INI = """
 listen = text://127.0.0.1:0
 tasks = tasks
 """
-MANY = 30
+MANY = 100  # more than are served at a time
 
 
 @pytest.fixture(scope="module")
