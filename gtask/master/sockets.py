@@ -212,8 +212,8 @@ def _listen_tcp(address: Address) -> socket:
         listener.setsockopt(flags.SOL_SOCKET, flags.SO_REUSEADDR, 1)
         if family == flags.AF_INET6:
             listener.setsockopt(flags.IPPROTO_IPV6, flags.IPV6_V6ONLY, 1)
-        _for_children(listener)
         listener.bind(sockaddr)
+        _for_children(listener)
     except OSError:
         listener.close()
         raise
@@ -224,6 +224,12 @@ def _for_children(listener: socket) -> None:
     """Options that Linux hands on to the connections accepted."""
     listener.setsockopt(flags.IPPROTO_TCP, flags.TCP_NODELAY, 1)
     listener.setsockopt(flags.SOL_SOCKET, flags.SO_KEEPALIVE, 1)
+    host = listener.getsockname()[0]
+    if host == "::1" or host.startswith("127."):
+        # Within the machine nothing is to be paced, as BBR does for 2 % of a task's CPU time.
+        listener.setsockopt(
+            flags.IPPROTO_TCP, flags.TCP_CONGESTION, b"reno"
+        )  # tcp(7): always there
 
 
 def _listen_unix(address: Address, mode: int) -> socket:
