@@ -137,8 +137,8 @@ class TaskConnection(Stream):
         turn.connection = self
         if not self._inbox or self._bare is not None or self.state is not OPEN:
             return True  # since it was put in the queue, it was worked off, held back or closed
-        gauge = self.service.gauge
-        gauge.since[0] = self.last_active = self._cork = monotonic()
+        now = self.last_active = self._cork = monotonic()
+        self.service.gauge.enter(now)
         if not self._take_up(turn):
             return False
         self.end_work()

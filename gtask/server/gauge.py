@@ -29,6 +29,7 @@ class Gauge:
     __slots__ = (
         "_base",
         "_done",
+        "_entered",
         "_is_compared",
         "_loads",
         "_row",
@@ -59,6 +60,7 @@ class Gauge:
         self.executing = self._int_cell(board.EXECUTING)
         since = self._base + board.EXECUTING_SINCE
         self.since = self.floats[since : since + 1]
+        self._entered = 0.0
 
     def _int_cell(self, cell: int) -> memoryview:
         """A cell that each task writes to: by itself, its index is 0 and needs no object."""
@@ -124,7 +126,8 @@ class Gauge:
 
     def enter(self, now: float) -> None:
         """The loop gives the CPU to user code, which stores its function's number itself."""
-        self.since[0] = now
+        if now - self._entered > 0.001:  # as exact as anybody needs, and mostly without a store
+            self._entered = self.since[0] = now
 
     def leave(self) -> None:
         """The loop has the CPU again."""
