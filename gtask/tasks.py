@@ -160,7 +160,7 @@ running_task: ContextVar[Callable[[], CurrentTask | None] | None] = ContextVar(
 def current_task() -> CurrentTask:
     """The task that runs this code; outside of one, a stand-in whose `progress` does nothing.
 
-    A greenlet that a task has spawned is outside: hand it what this gives to the task.
+    A greenlet or thread that a task has started is outside: hand it what this gives to the task.
     """
     find = running_task.get()
     found = None if find is None else find()

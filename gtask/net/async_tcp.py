@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from .calling import CallingConnection
+from .context import HasContext
 
 
-class AsyncTcpConnection(CallingConnection):
+class AsyncTcpConnection(CallingConnection, HasContext):
     """Connects to a text service; set its callbacks, `send`, then `connect`.
 
         task = AsyncTcpConnection("text://127.0.0.1:12345")

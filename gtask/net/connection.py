@@ -10,7 +10,6 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 from gevent.event import Event
@@ -91,7 +90,7 @@ class TcpConnection(Stream):
         self.on_buffer_drain: Callback = None
         self.max_send_buffer_bytes = max_send_buffer_bytes
         self.remote_address = ""
-        self._context: SimpleNamespace | None = None
+        self._context: Any = None
         self._decoder: Any = TextDecoder(max_frame_bytes)
         self._events: deque[tuple[str, tuple[Any, ...]]] = deque()
         self._busy = False  # a greenlet is delivering events
@@ -101,16 +100,6 @@ class TcpConnection(Stream):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} {self.remote_address} {State(self.state).name}>"
-
-    @property
-    def context(self) -> SimpleNamespace:
-        if self._context is None:
-            self._context = SimpleNamespace()
-        return self._context
-
-    @context.setter
-    def context(self, value: Any) -> None:
-        self._context = value
 
     @property
     def local_address(self) -> str:

@@ -26,7 +26,7 @@ STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
 class Connector:
     """Calls `connected(socket)` or `failed(why)`, once, unless it is cancelled before.
 
-    Either may be called before `start` returns.
+    Neither is called before `start` returns.
 
     Args:
         timeout: seconds for everything; of several addresses each gets its share of what is left.
@@ -109,7 +109,7 @@ class Connector:
                 why = error.strerror or str(error)
                 continue
             if code == 0:
-                self._succeed()
+                self._reactor.loop.run_callback(self._succeed)
                 return
             if code == EALREADY:
                 self._watcher = self._reactor.loop.io(self._socket.fileno(), WRITE)
@@ -117,8 +117,7 @@ class Connector:
                 self._start_timer(1 + len(self._candidates))
                 return
             why = os.strerror(code)
-        self.cancel()
-        self._failed(why)
+        self._reactor.loop.run_callback(self._fail, why)
 
     def _begin(self, family: int, sockaddr: Any) -> int:
         """Start to connect; returns connect(2)'s error number, EALREADY if that takes its time."""
@@ -141,7 +140,14 @@ class Connector:
         else:
             self._succeed()
 
+    def _fail(self, why: str) -> None:
+        if not self._is_over:
+            self.cancel()
+            self._failed(why)
+
     def _succeed(self) -> None:
+        if self._is_over:
+            return
         self._is_over = True
         self._stop_watching()
         socket, self._socket = self._socket, None
@@ -156,8 +162,7 @@ class Connector:
         if self._socket is not None:
             self._next("timed out")
         else:
-            self.cancel()
-            self._failed("name look-up timed out")
+            self._fail("name look-up timed out")
 
     def _stop_watching(self) -> None:
         for watcher in (self._watcher, self._timer):

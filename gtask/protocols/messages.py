@@ -106,6 +106,9 @@ class InvalidCall(Call):
         self.problem = problem
 
 
+SHORT: Final = 2000  # bytes; what ujson finds nested too deeply has more
+
+
 def openings(function: str) -> tuple[bytes, ...]:
     """How the encoders of PHP and Python begin a bare task of that function."""
     name = dumps(function)
@@ -115,9 +118,10 @@ def openings(function: str) -> tuple[bytes, ...]:
 def read_args(frame: bytes, opening: bytes) -> dict[str, Any] | None:
     """The arguments in a frame that begins with that opening.
 
-    None if they are not all that follows, or not JSON: the frame must be read as a whole then.
+    None if they are not all that follows, or not JSON: the frame must be read as a whole then. So
+    must one that is long enough to be nested too deeply.
     """
-    if not frame.endswith(b"}}"):
+    if len(frame) > SHORT or not frame.endswith(b"}}"):
         return None
     try:
         args: dict[str, Any] = loads(frame[len(opening) - 1 : -1])

@@ -306,7 +306,7 @@ class TaskConnection(Stream):
                 if not self._speaks_rpc:
                     self._hear_rpc()
         task = self.service.tasks.get(function) if type(function) is str else None
-        if task is not None and dialect == BARE and task is not self._usual:
+        if task is not None and dialect == BARE:
             self._usual = task
             self._opening = _NO_FRAME
             for opening in task.openings:

@@ -154,9 +154,9 @@ AGAIN = [
 @pytest.mark.parametrize("line", AGAIN)
 def test_a_peer_that_calls_a_task_again_is_understood_as_at_first(worker, line):
     with worker.peer() as first, worker.peer() as again:
-        assert again.bare("add", a=1) == 2
-        again.send(b'{"function":"add","args":{"a":5}}\n')
-        assert again.line() == b"6"
+        for _ in range(2):
+            again.send(b'{"function":"add","args":{"a":5}}\n')
+            assert again.line() == b"6"
         first.send(line + b"\n")
         again.send(line + b"\n")
         assert again.line() == first.line()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -378,3 +379,47 @@ def test_unix_sockets_and_ipv6(tmp_path: Path) -> None:
 def test_other_urls_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         AsyncTcpConnection(url)
+
+
+def test_callbacks_come_after_connect_has_returned(echo: str) -> None:
+    told: list[str] = []
+    for url in (echo, "text://127.0.0.1:1"):
+        connection = AsyncTcpConnection(url)
+        connection.connect()
+        assert connection.send("kept for the connection") is True
+        connection.on_connect = lambda _: told.append("connect")
+        connection.on_error = lambda *_: told.append("error")
+        connection.on_close = lambda _: told.append("close")
+        assert told == []
+        gevent.sleep(0.05)
+        connection.destroy()
+        gevent.sleep(0.01)
+        assert told == (["connect", "close"] if url == echo else ["error", "close"])
+        told.clear()
+
+
+def test_reconnecting_again_and_again_to_a_port_that_refuses_lets_others_run() -> None:
+    connection = AsyncTcpConnection("text://127.0.0.1:1")
+    ends: list[float] = []
+
+    def on_close(connection: AsyncTcpConnection) -> None:
+        ends.append(time.monotonic())
+        if len(ends) < 100_000:
+            connection.reconnect()
+
+    connection.on_close = on_close
+    connection.connect()
+    started = time.monotonic()
+    gevent.sleep(0.05)
+    assert time.monotonic() - started < 1
+    connection.on_close = None
+    connection.destroy()
+    assert len(ends) > 1
+
+
+def test_the_context_cannot_be_deleted() -> None:
+    connection = AsyncTcpConnection("text://127.0.0.1:1")
+    connection.context.name = "kept"
+    with pytest.raises(AttributeError):
+        del connection.context
+    assert connection.context.name == "kept"
