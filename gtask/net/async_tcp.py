@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from .calling import CallingConnection
-from .context import HasContext
 
 
-class AsyncTcpConnection(CallingConnection, HasContext):
+class AsyncTcpConnection(CallingConnection):
     """Connects to a text service; set its callbacks, `send`, then `connect`.
 
         task = AsyncTcpConnection("text://127.0.0.1:12345")

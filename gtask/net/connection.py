@@ -10,6 +10,7 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from gevent.event import Event
@@ -18,6 +19,7 @@ from greenlet import GreenletExit
 from ..compiled import mypyc_attr
 from ..errors import ProtocolError
 from ..protocols.text import MAX_FRAME_BYTES, TextDecoder, encode_frame
+from .context import ContextAttribute
 from .reactor import Reactor, current_reactor
 from .stream import State, Stream
 
@@ -100,6 +102,10 @@ class TcpConnection(Stream):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} {self.remote_address} {State(self.state).name}>"
+
+    @ContextAttribute
+    def context(self) -> SimpleNamespace:
+        return SimpleNamespace()
 
     @property
     def local_address(self) -> str:

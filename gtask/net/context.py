@@ -1,24 +1,26 @@
-"""`HasContext`: the user's own data on a connection."""
+"""`ContextAttribute`: the user's own data on a connection."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from collections.abc import Callable
 from typing import Any
 
 
-class HasContext:
-    """Not compiled: deleting a compiled property ends the process (mypyc 2.4)."""
+class ContextAttribute:
+    """Decorates the method that makes the context of a connection, when it is asked for first.
 
-    __slots__ = ()
+    In a compiled class it stands for a property, whose deletion there ends the process (mypyc 2.4).
+    """
 
-    _context: Any
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        self._make = make
 
-    @property
-    def context(self) -> Any:
-        if self._context is None:
-            self._context = SimpleNamespace()
-        return self._context
+    def __get__(self, connection: Any, owner: type) -> Any:
+        if connection is None:
+            return self
+        if connection._context is None:
+            connection._context = self._make(connection)
+        return connection._context
 
-    @context.setter
-    def context(self, value: Any) -> None:
-        self._context = value
+    def __set__(self, connection: Any, value: Any) -> None:
+        connection._context = value

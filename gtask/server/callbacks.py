@@ -6,7 +6,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..net.connection import CALLBACKS, Data, TcpConnection, format_address
-from ..net.context import HasContext
 from ..net.reactor import Reactor
 from ..net.stream import State
 from .gauge import Gauge
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 IDLE_SECONDS = 1.0  # how long a drained connection may be silent before it is closed
 
 
-class WorkerConnection(TcpConnection, HasContext):
+class WorkerConnection(TcpConnection):
     """An accepted connection; starts with its worker's callbacks.
 
     Attributes:
