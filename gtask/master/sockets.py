@@ -226,10 +226,9 @@ def _for_children(listener: socket) -> None:
     listener.setsockopt(flags.SOL_SOCKET, flags.SO_KEEPALIVE, 1)
     host = listener.getsockname()[0]
     if host == "::1" or host.startswith("127."):
-        # Within the machine nothing is to be paced, as BBR does for 2 % of a task's CPU time.
-        listener.setsockopt(
-            flags.IPPROTO_TCP, flags.TCP_CONGESTION, b"reno"
-        )  # tcp(7): always there
+        # Within the machine nothing is to be paced, as BBR does for 2 % of a task's CPU time. Reno
+        # is in every kernel, and open to everybody (tcp(7)).
+        listener.setsockopt(flags.IPPROTO_TCP, flags.TCP_CONGESTION, b"reno")
 
 
 def _listen_unix(address: Address, mode: int) -> socket:

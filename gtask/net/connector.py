@@ -129,7 +129,7 @@ class Connector:
         code: int = socket.connect_ex(sockaddr)
         if code == EINPROGRESS:
             # Within a machine the handshake is over when connect(2) returns, and asking again
-            # tells: 0 or its error, else EALREADY. That saves a watcher, a timer and a loop turn.
+            # tells: 0 or its error, else EALREADY. That saves a watcher and a timer.
             code = socket.connect_ex(sockaddr)
         return code
 

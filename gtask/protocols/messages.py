@@ -21,6 +21,7 @@ from ..errors import (
 )
 from .jsontext import dumps, loads
 
+_SHORT: Final = 2000  # bytes; what ujson finds nested too deeply has more
 BARE: Final = 0
 JSONRPC: Final = 1
 LOOSE: Final = 2
@@ -106,9 +107,6 @@ class InvalidCall(Call):
         self.problem = problem
 
 
-SHORT: Final = 2000  # bytes; what ujson finds nested too deeply has more
-
-
 def openings(function: str) -> tuple[bytes, ...]:
     """How the encoders of PHP and Python begin a bare task of that function."""
     name = dumps(function)
@@ -121,7 +119,7 @@ def read_args(frame: bytes, opening: bytes) -> dict[str, Any] | None:
     None if they are not all that follows, or not JSON: the frame must be read as a whole then. So
     must one that is long enough to be nested too deeply.
     """
-    if len(frame) > SHORT or not frame.endswith(b"}}"):
+    if len(frame) > _SHORT or not frame.endswith(b"}}"):
         return None
     try:
         args: dict[str, Any] = loads(frame[len(opening) - 1 : -1])

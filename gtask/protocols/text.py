@@ -48,9 +48,8 @@ class TextDecoder:
             frame = data[:-1]
             if _LF not in frame:  # one whole frame, as nearly always
                 return [frame.rstrip(b"\r") if frame.endswith(b"\r") else frame]
-        end = data.find(
-            b"\n"
-        )  # twenty times as fast as `split`, which only short frames are left to
+        # Twenty times as fast as `split`, which only what is behind the first frame is left to.
+        end = data.find(b"\n")
         length = end if end >= 0 else len(data)
         if length + (len(partial) if partial is not None else 0) > self._limit:
             return self._fail([])

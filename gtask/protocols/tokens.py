@@ -37,8 +37,8 @@ _NAN: Final = 78
 _BACKSLASH: Final = 92
 _LOWER_E: Final = 101
 
-_PLAIN: Final = bytes({*range(0x20, 0x100)} - {_BACKSLASH})
 _PRINTABLE: Final = bytes(range(0x20, 0x100))
+_PLAIN: Final = _PRINTABLE.replace(b"\\", b"")
 
 # Runs of structure and literals, each followed by one string or one number. Possessive, hence
 # linear; unrolled ("normal* (special normal*)*"), which halves its cost.

@@ -51,6 +51,7 @@ CORK_SECONDS: Final = 0.001  # what a reply may wait for the next one
 
 _NO_FRAME: Final = b"\n"  # none begins so
 _EMPTY: Final[list[bytes]] = []  # never added to
+_NO_NAMES: Final[dict[str, Any]] = {}  # never added to
 
 
 class TaskConnection(Stream):
@@ -249,7 +250,7 @@ class TaskConnection(Stream):
                 turn.id = id
                 turn.dialect = dialect
                 if values is not None:
-                    reply = self._run(turn, values, None, None)
+                    reply = self._run(turn, values, _NO_NAMES, None)
                 else:
                     reply = self._run(turn, [], args, None)
                 if turn.execution is None:
@@ -318,7 +319,7 @@ class TaskConnection(Stream):
         self,
         turn: Turn,
         positional: list[Any],
-        keywords: dict[str, Any] | None,
+        keywords: dict[str, Any],
         call: Execution | None,
     ) -> bytes:
         """Run the turn's task, for `call` if that is an object; returns the reply to its caller."""
@@ -363,7 +364,7 @@ class TaskConnection(Stream):
         def run() -> tuple[Any, BaseException | None]:
             running_task.set(lambda: execution)  # it may outlive the turn, if it times out
             try:
-                return function(*positional, **(keywords or {})), None
+                return function(*positional, **keywords), None
             except BaseException as error:  # whatever it is: it must not end the thread
                 return None, error
 

@@ -127,11 +127,15 @@ def test_a_look_up_that_hangs(monkeypatch):
 
 
 def test_cancelled(port, full):
-    attempts = [Attempt(Address("text", *full), 0.05), Attempt(f"text://localhost:{port}")]
+    attempts = [
+        Attempt(f"text://127.0.0.1:{port}"),
+        Attempt(Address("text", *full), 0.05),
+        Attempt(f"text://localhost:{port}"),
+    ]
     for attempt in attempts:
         attempt.connector.cancel()
     gevent.sleep(0.1)
-    assert [attempt.sockets + attempt.failures for attempt in attempts] == [[], []]
+    assert [attempt.sockets + attempt.failures for attempt in attempts] == [[], [], []]
 
 
 def test_no_descriptor_left(port):
