@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import inspect
 import keyword
+import sys
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any
+from typing import Any, Final
 
 from .errors import BadArguments
+
+_NO_POSITIONS: Final[list[Any]] = []
+_NO_NAMES: Final[dict[str, Any]] = {}
 
 
 class TaskFunction:
@@ -48,11 +52,11 @@ class TaskFunction:
             for p in positional
             if p.kind is kinds.POSITIONAL_ONLY and p.default is p.empty
         ]
-        # Arguments of just these names can be passed on as they are.
-        self.plain_names = None if self._renamed or self._unreachable else self._names.keys()
-        can_be_ordered = self._positions == [*self._names] and _is_plain(function)
-        self._order = self._positions if can_be_ordered else None
-        self._count = len(self._positions)
+        # Arguments of just these names, or of any that are not fewer, need no further look.
+        self._plain_names = None if self._unreachable else self._names.keys()
+        self._takes_any_names = self._surplus_names and not self._unreachable
+        self._can_be_ordered = self._positions == [*self._names] and _is_plain(function)
+        self._max_positions = sys.maxsize if self._surplus_positions else len(positional)
         self._needs_names = [
             _wire_name(p.name)
             for p in by_name
@@ -62,32 +66,30 @@ class TaskFunction:
     def __repr__(self) -> str:
         return f"<TaskFunction {self.name}>"
 
-    def in_order(self, args: dict[str, Any]) -> list[Any] | None:
-        """The arguments by position, which is cheaper; None if they cannot be passed so."""
-        order = self._order
-        if order is None or len(args) != self._count:
-            return None
-        values = []
-        for name in order:
-            if name not in args:
-                return None
-            values.append(args[name])
-        return values
-
     def bind(self, args: dict[str, Any] | list[Any]) -> tuple[list[Any], dict[str, Any]]:
-        """What to call the function with: positional and keyword arguments.
+        """What to call the function with: positional and keyword arguments, neither to be changed.
 
         Raises:
             BadArguments: naming what is missing or surplus.
         """
-        if type(args) is dict:
-            if args.keys() != self.plain_names:
-                self._check_names(args)
-            if self._renamed:
-                args = {self._names.get(key, key): value for key, value in args.items()}
-            return [], args
-        self._check_positions(args)
-        return args, {}  # type: ignore[return-value]
+        if type(args) is not dict:
+            if not self._min_positions <= len(args) <= self._max_positions or self._needs_names:
+                self._check_positions(args)
+            return args, _NO_NAMES  # type: ignore[return-value]
+        if self._can_be_ordered:  # by position they are passed on at half of the cost
+            values = []
+            for name in self._positions:
+                if name not in args:
+                    break
+                values.append(args[name])
+            if len(values) == len(args) and len(values) >= self._min_positions:
+                return values, _NO_NAMES
+        names = args.keys()
+        if names != self._plain_names and not (self._takes_any_names and names >= self._required):
+            self._check_names(args)
+        if self._renamed:
+            args = {self._names.get(key, key): value for key, value in args.items()}
+        return _NO_POSITIONS, args
 
     def _check_names(self, args: dict[str, Any]) -> None:
         missing = [

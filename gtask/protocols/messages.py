@@ -25,6 +25,7 @@ _SHORT: Final = 2000  # bytes; what ujson finds nested too deeply has more
 BARE: Final = 0
 JSONRPC: Final = 1
 LOOSE: Final = 2
+NO_ARGS: Final[list[Any]] = []  # never added to
 
 MAX_BATCH = 100
 
@@ -108,24 +109,23 @@ class InvalidCall(Call):
 
 
 def openings(function: str) -> tuple[bytes, ...]:
-    """How the encoders of PHP and Python begin a bare task of that function."""
+    """How the encoders of PHP and Python begin a bare task of that function, up to its arguments."""
     name = dumps(function)
-    return b'{"function":%b,"args":{' % name, b'{"function": %b, "args": {' % name
+    return b'{"function":%b,"args":' % name, b'{"function": %b, "args": ' % name
 
 
-def read_args(frame: bytes, opening: bytes) -> dict[str, Any] | None:
+def read_args(frame: bytes, opening: bytes) -> Any:
     """The arguments in a frame that begins with that opening.
 
     None if they are not all that follows, or not JSON: the frame must be read as a whole then. So
     must one that is long enough to be nested too deeply.
     """
-    if len(frame) > _SHORT or not frame.endswith(b"}}"):
+    if len(frame) > _SHORT or not frame.endswith(b"}"):
         return None
     try:
-        args: dict[str, Any] = loads(frame[len(opening) - 1 : -1])
+        return loads(frame[len(opening) : -1])
     except ProtocolError:
         return None
-    return args
 
 
 def read_message(message: Any, kind: type[Call] = Call) -> Call | InvalidCall | list[Any]:
@@ -159,7 +159,7 @@ def _read_bare(message: dict[str, Any], kind: type[Call]) -> Call | InvalidCall:
     function = message["function"]
     if type(function) is not str:
         return _invalid('"function" must be a string', None, BARE)
-    args = message.get("args", _NO_ARGS)
+    args = message.get("args", NO_ARGS)
     if type(args) is not dict and type(args) is not list:
         return InvalidCall(BadArguments('"args" must be an object or an array'), None, BARE)
     timeout = None
@@ -172,7 +172,7 @@ def _read_bare(message: dict[str, Any], kind: type[Call]) -> Call | InvalidCall:
 
 def _read_rpc(message: dict[str, Any], dialect: int, kind: type[Call]) -> Call | InvalidCall:
     method = message.get("method")
-    params = message.get("params", _NO_ARGS)
+    params = message.get("params", NO_ARGS)
     is_notification = "id" not in message
     id = message.get("id")
     if type(id) is not int and type(id) is not str and id is not None:
@@ -205,7 +205,7 @@ def _call_params(params: Any) -> tuple[str, Any, float | None, bool]:
     unknown = params.keys() - {"function", "args", "options"}
     function, args, options = (
         params.get("function"),
-        params.get("args", _NO_ARGS),
+        params.get("args", NO_ARGS),
         params.get("options", {}),
     )
     if unknown:
@@ -222,9 +222,6 @@ def _call_params(params: Any) -> tuple[str, Any, float | None, bool]:
     if type(progress) is not bool:
         raise BadArguments("gtask.call: progress must be true or false")
     return function, args, timeout, progress
-
-
-_NO_ARGS: list[Any] = []
 
 
 def is_timeout(value: Any) -> bool:

@@ -28,6 +28,8 @@ from ..protocols.jsontext import dumps, loads
 from ..protocols.messages import (
     BARE,
     JSONRPC,
+    NO_ARGS,
+    Call,
     InvalidCall,
     batch_too_long,
     notification,
@@ -51,7 +53,6 @@ CORK_SECONDS: Final = 0.001  # what a reply may wait for the next one
 
 _NO_FRAME: Final = b"\n"  # none begins so
 _EMPTY: Final[list[bytes]] = []  # never added to
-_NO_NAMES: Final[dict[str, Any]] = {}  # never added to
 
 
 class TaskConnection(Stream):
@@ -237,34 +238,29 @@ class TaskConnection(Stream):
             except ProtocolError as error:
                 self._reply(protocol_error_reply(error))
                 continue
-            if (
-                task is not None
-                and type(args) is dict
-                and ((values := task.in_order(args)) is not None or args.keys() == task.plain_names)
-                and service.running < service.concurrency
-                and not service.is_stopping
-            ):
+            if task is None or service.running >= service.concurrency or service.is_stopping:
+                if message is None and task is not None:
+                    message = {"function": task.name, "args": args}
+                self._take_slowly(message, turn)
+            else:
                 turn.task = task
                 turn.function = task.name
                 turn.args = args
                 turn.id = id
                 turn.dialect = dialect
-                if values is not None:
-                    reply = self._run(turn, values, _NO_NAMES, None)
+                try:
+                    positional, keywords = task.bind(args)
+                except BadArguments as error:
+                    reply = Call(task.name, args, id, dialect, False).error(error)
                 else:
-                    reply = self._run(turn, [], args, None)
-                if turn.execution is None:
-                    if inbox or replies:
-                        replies.append(reply)
-                    elif self.state is OPEN:
-                        self._write(reply + b"\n")
-                else:
+                    reply = self._run(turn, positional, keywords, None)
+                if turn.execution is not None:
                     self._conclude(turn.execution, reply)
                     turn.execution = None
-            else:
-                if message is None and task is not None:
-                    message = {"function": task.name, "args": args}
-                self._take_slowly(message, turn)
+                elif inbox or replies:
+                    replies.append(reply)
+                elif self.state is OPEN:
+                    self._write(reply + b"\n")
             if turn.is_detached:
                 turn.is_detached = False
                 return False
@@ -280,8 +276,8 @@ class TaskConnection(Stream):
     def _read(self, frame: bytes) -> tuple[Any, TaskFunction | None, Any, Any, int]:
         """The message in a frame; of the plain forms of both dialects, the task, arguments and id.
 
-        These are told by their shape, without `read_message` and an object for the call: that
-        halves the cost of a small task. A bare task that is called again is told by how its frame
+        These are told without `read_message` and an object for the call: that halves the cost of
+        a small task. A bare task that is called again is told by how its frame
         begins: only its arguments are parsed, and there is no message.
 
         Raises:
@@ -289,7 +285,7 @@ class TaskConnection(Stream):
         """
         if frame.startswith(self._opening):
             known = read_args(frame, self._opening)
-            if known is not None:
+            if type(known) is dict or type(known) is list:
                 return None, self._usual, known, None, BARE
         message = loads(frame)
         function: Any = None
@@ -297,22 +293,25 @@ class TaskConnection(Stream):
         id: Any = None
         dialect = BARE
         if type(message) is dict:
-            size = len(message)
-            if size == 2:
-                function, args = message.get("function"), message.get("args")
-            elif size == 4 and message.get("jsonrpc") == "2.0":
-                args, id, dialect = message.get("params"), message.get("id"), JSONRPC
+            if "jsonrpc" not in message:
+                if "timeout" not in message:
+                    function, args = message.get("function"), message.get("args", NO_ARGS)
+            elif message["jsonrpc"] == "2.0":
+                args, id, dialect = message.get("params", NO_ARGS), message.get("id"), JSONRPC
                 if type(id) is int or type(id) is str:
                     function = message.get("method")
                 if not self._speaks_rpc:
                     self._hear_rpc()
-        task = self.service.tasks.get(function) if type(function) is str else None
+        if type(function) is not str or (type(args) is not dict and type(args) is not list):
+            return message, None, None, None, dialect
+        task = self.service.tasks.get(function)
         if task is not None and dialect == BARE:
             self._usual = task
             self._opening = _NO_FRAME
-            for opening in task.openings:
-                if frame.startswith(opening):
-                    self._opening = opening
+            if len(message) == 2:
+                for opening in task.openings:
+                    if frame.startswith(opening):
+                        self._opening = opening
         return message, task, args, id, dialect
 
     def _run(
