@@ -12,6 +12,7 @@ from .tokens import LONG, are_strict
 
 _parse: Final = ujson.loads  # `Final` is found without a look into a dict
 _quote: Final = encode_basestring_ascii
+_encode: Final[Any] = ujson.dumps  # its types, as published, name an argument that is gone
 _UNESCAPED: Final = bytes({*range(0x20, 0x7F)} - {*b'"\\'})
 
 
@@ -50,8 +51,9 @@ def dumps(value: Any) -> bytes:
     elif value is None:
         return b"null"
     try:
-        text = ujson.dumps(value, escape_forward_slashes=False, allow_nan=False)
-        line = text.encode("ascii")
+        # ensure_ascii, and neither encode_html_chars, escape_forward_slashes, sort_keys, an indent
+        # nor allow_nan; by name they would cost as much again as a small object does.
+        line: bytes = _encode(value, True, False, False, False, 0, False).encode("ascii")
     except Exception as error:  # whatever a value's __json__ raises, too
         raise InternalError(
             f"not JSON: {error}", {"type": type(error).__name__, "message": str(error)}
