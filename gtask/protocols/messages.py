@@ -108,24 +108,50 @@ class InvalidCall(Call):
         self.problem = problem
 
 
-def openings(function: str) -> tuple[bytes, ...]:
-    """How the encoders of PHP and Python begin a bare task of that function, up to its arguments."""
-    name = dumps(function)
-    return b'{"function":%b,"args":' % name, b'{"function": %b, "args": ' % name
+class Opening:
+    """How an encoder begins the bare tasks of one function, so that only the rest need be parsed.
 
-
-def read_args(frame: bytes, opening: bytes) -> Any:
-    """The arguments in a frame that begins with that opening.
-
-    None if they are not all that follows, or not JSON: the frame must be read as a whole then. So
-    must one that is long enough to be nested too deeply.
+    Args:
+        start: all up to the arguments, or with `is_named`, up to the value of the first of them.
     """
-    if len(frame) > _SHORT or not frame.endswith(b"}"):
-        return None
-    try:
-        return loads(frame[len(opening) : -1])
-    except ProtocolError:
-        return None
+
+    def __init__(self, start: bytes, is_named: bool) -> None:
+        self._start = start
+        self._is_named = is_named
+        self._end = b"}}" if is_named else b"}"
+
+    def read(self, frame: bytes) -> Any:
+        """The arguments in a frame that begins so.
+
+        None if it does not, if they are not all that follows, or if that is not JSON: the frame
+        must be read as a whole then. So must one that is long enough to be nested too deeply.
+        """
+        start, end = self._start, self._end
+        if len(frame) > _SHORT or not frame.startswith(start) or not frame.endswith(end):
+            return None
+        try:
+            value = loads(frame[len(start) : len(frame) - len(end)])
+        except ProtocolError:
+            return None
+        return [value] if self._is_named else value
+
+
+def openings(function: str, argument: str | None) -> list[Opening]:
+    """How the encoders of PHP and Python begin a bare task of that function.
+
+    Args:
+        argument: the name of its first argument, if that can be passed by position.
+    """
+    name = dumps(function)
+    starts = [b'{"function":%b,"args":' % name, b'{"function": %b, "args": ' % name]
+    named: list[Opening] = []
+    if argument is not None:
+        first = dumps(argument)
+        named = [
+            Opening(starts[0] + b"{%b:" % first, True),
+            Opening(starts[1] + b"{%b: " % first, True),
+        ]
+    return named + [Opening(start, False) for start in starts]
 
 
 def read_message(message: Any, kind: type[Call] = Call) -> Call | InvalidCall | list[Any]:

@@ -31,10 +31,10 @@ from ..protocols.messages import (
     NO_ARGS,
     Call,
     InvalidCall,
+    Opening,
     batch_too_long,
     notification,
     protocol_error_reply,
-    read_args,
     read_message,
 )
 from ..protocols.text import TextDecoder
@@ -51,7 +51,6 @@ MAX_OUTSTANDING: Final = 1000  # blocked or waiting calls of one connection; pas
 TURN_SECONDS: Final = 0.005  # what one connection may take before others have theirs
 CORK_SECONDS: Final = 0.001  # what a reply may wait for the next one
 
-_NO_FRAME: Final = b"\n"  # none begins so
 _EMPTY: Final[list[bytes]] = []  # never added to
 
 
@@ -89,7 +88,7 @@ class TaskConnection(Stream):
         self._cork = 0.0  # since when replies are collected; 0: they go out one by one
         self._outstanding = 0  # calls that have blocked or wait for a turn
         self._usual: TaskFunction | None = None  # the bare task that was called last ...
-        self._opening = _NO_FRAME  # ... and how the frame began
+        self._opening: Opening | None = None  # ... and how the frame began
         self._has_ended = False
         self._is_paused = False
         self._last_words = b""
@@ -277,14 +276,15 @@ class TaskConnection(Stream):
         """The message in a frame; of the plain forms of both dialects, the task, arguments and id.
 
         These are told without `read_message` and an object for the call: that halves the cost of
-        a small task. A bare task that is called again is told by how its frame
-        begins: only its arguments are parsed, and there is no message.
+        a small task. A bare task that is called a third time is told by how its frame begins:
+        only its arguments are parsed, and there is no message.
 
         Raises:
             ProtocolError: it is not JSON.
         """
-        if frame.startswith(self._opening):
-            known = read_args(frame, self._opening)
+        opening = self._opening
+        if opening is not None:
+            known = opening.read(frame)
             if type(known) is dict or type(known) is list:
                 return None, self._usual, known, None, BARE
         message = loads(frame)
@@ -306,12 +306,14 @@ class TaskConnection(Stream):
             return message, None, None, None, dialect
         task = self.service.tasks.get(function)
         if task is not None and dialect == BARE:
-            self._usual = task
-            self._opening = _NO_FRAME
-            if len(message) == 2:
-                for opening in task.openings:
-                    if frame.startswith(opening):
+            self._opening = None
+            if task is not self._usual:
+                self._usual = task
+            elif len(message) == 2:
+                for opening in self.service.openings[function]:
+                    if opening.read(frame) is not None:
                         self._opening = opening
+                        break
         return message, task, args, id, dialect
 
     def _run(
@@ -333,6 +335,8 @@ class TaskConnection(Stream):
             else:
                 if keywords:
                     value = task.function(*positional, **keywords)
+                elif len(positional) == 1:
+                    value = task.function(positional[0])  # without a tuple
                 else:
                     value = task.function(*positional)
             if call is not None:

@@ -62,7 +62,7 @@ class TaskService:
         self.tasks = tasks
         for number, task in enumerate(tasks.values(), 1):
             task.number = number
-            task.openings = openings(task.name)
+        self.openings = {n: openings(n, task.first_name) for n, task in tasks.items()}
         self.reactor = reactor
         self.gauge = gauge
         self.concurrency = concurrency

@@ -152,10 +152,11 @@ AGAIN = [
 
 
 @pytest.mark.parametrize("line", AGAIN)
-def test_a_peer_that_calls_a_task_again_is_understood_as_at_first(worker, line):
+@pytest.mark.parametrize("usual", [b'{"a":5}', b'{"a":5,"b":1}', b"[5]"])
+def test_a_peer_that_calls_a_task_again_is_understood_as_at_first(worker, usual, line):
     with worker.peer() as first, worker.peer() as again:
-        for _ in range(2):
-            again.send(b'{"function":"add","args":{"a":5}}\n')
+        for _ in range(3):
+            again.send(b'{"function":"add","args":%b}\n' % usual)
             assert again.line() == b"6"
         first.send(line + b"\n")
         again.send(line + b"\n")

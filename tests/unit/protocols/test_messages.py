@@ -18,7 +18,6 @@ from gtask.protocols.messages import (
     InvalidCall,
     notification,
     openings,
-    read_args,
     read_message,
 )
 
@@ -40,14 +39,14 @@ tails = st.sampled_from(
 @given(names, members | args, tails, st.sampled_from([(",", ":"), None]))
 def test_a_frame_read_by_its_opening_says_the_same_as_when_read_whole(name, args, tail, separators):
     frame = json.dumps({"function": name, "args": args}, separators=separators)[:-1] + tail
-    found = [o for o in openings(name) if frame.encode().startswith(o)]
-    assert len(found) == 1
-    for opening in found:
-        given = read_args(frame.encode(), opening)
-        if given is not None:
-            assert json.loads(frame) == {"function": name, "args": given}
-        if tail == "}" and args:
-            assert given == args
+    readings = [opening.read(frame.encode()) for opening in openings(name, "a")]
+    for reading in readings:
+        if reading is not None:
+            first_only = {"a": reading[0]} if type(reading) is list and len(reading) == 1 else None
+            assert json.loads(frame)["args"] in (reading, first_only)
+            assert json.loads(frame).keys() == {"function", "args"}
+    if tail == "}":
+        assert readings.count(None) == (2 if isinstance(args, dict) and [*args] == ["a"] else 3)
 
 
 @given(names, args)
