@@ -18,6 +18,7 @@ MODULES = (
     "net/calling",
     "net/connection",
     "net/connector",
+    "net/poller",
     "net/stream",
     "protocols/jsontext",
     "protocols/messages",

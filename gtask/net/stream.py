@@ -100,8 +100,18 @@ class Stream:
         self._socket = socket
         self._tls = tls
         self.state = OPEN
-        reader = self._reader = self._reactor.loop.io(socket.fileno(), READ)
+        self._watch()
+
+    def _watch(self) -> None:
+        """Have `_readable` called when there is something to read, until `_unwatch`."""
+        reader = self._reader = self._reactor.loop.io(self._socket.fileno(), READ)
         reader.start(self._readable)
+
+    def _unwatch(self) -> None:
+        if self._reader is not None:
+            self._reader.stop()
+            self._reader.close()
+            self._reader = None
 
     def _pause(self) -> None:
         if self._reader is not None:
@@ -134,7 +144,7 @@ class Stream:
             return
         self.state = FLUSHING
         self._linger = linger
-        self._reader.stop()
+        self._pause()
         if self._tls is not None:
             self._tls.close()
             self._write_raw(self._tls.take_output())
@@ -148,13 +158,13 @@ class Stream:
         linger = self._linger and not self._output
         self.state = CLOSED
         self._output = None
-        for watcher in (self._reader, self._writer):
-            if watcher is not None:
-                watcher.stop()
-                watcher.close()
-        self._reader = self._writer = None
+        if self._writer is not None:
+            self._writer.stop()
+            self._writer.close()
+            self._writer = None
         socket, self._socket = self._socket, None
         if socket is not None:
+            self._unwatch()
             if linger:
                 _Lingerer(self._reactor, socket)
             else:
@@ -163,25 +173,28 @@ class Stream:
 
     # -- the hub's callbacks ------------------------------------------------------------------
 
-    def _readable(self) -> None:
+    def _readable(self) -> int:
+        """Read once; returns how many octets that gave."""
         try:
-            data = self._socket.recv(READ_BYTES, DONT_WAIT)
+            data: bytes = self._socket.recv(READ_BYTES, DONT_WAIT)
         except BlockingIOError:
-            return
+            return 0
         except OSError as error:
             self._abort(_reason(error))
-            return
-        if not data:
-            self._reader.stop()
+            return 0
+        size = len(data)
+        if not size:
+            self._pause()
             self._ended()
-            return
-        self.bytes_read += len(data)
+            return 0
+        self.bytes_read += size
         if self._tls is not None:
             plain = self._decrypt(data)
             if plain is None:
-                return
+                return size
             data = plain
         self._received(data)
+        return size
 
     def _decrypt(self, data: bytes) -> bytes | None:
         assert self._tls is not None

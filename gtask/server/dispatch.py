@@ -1,8 +1,8 @@
 """From frames to tasks to replies: what a `TaskConnection` does with what it reads.
 
 The hub cuts a read into frames and switches into a pooled greenlet, which parses them and runs
-their tasks one after the other; where many connections have something at a time, the hub reads some
-of them first, and one greenlet serves these. Most tasks do not block: they are over when the hub
+their tasks one after the other; where many connections have something at a time, the hub reads them
+first, and one greenlet serves them. Most tasks do not block: they are over when the hub
 gets the CPU back, so they need no timer for their time limit and no entry anywhere. When one
 blocks, the hub gets the CPU back in the middle of it: that call becomes an `Execution`, with a
 timer, that can be found and cancelled, and the frames behind it are given to the next greenlet.
@@ -23,7 +23,8 @@ from greenlet import GreenletExit
 from ..binding import TaskFunction
 from ..errors import BadArguments, InternalError, ProtocolError, TaskError, TaskFailed, TaskTimeout
 from ..net.connection import format_address
-from ..net.stream import OPEN, State, Stream
+from ..net.poller import PolledStream, Poller
+from ..net.stream import OPEN, State
 from ..protocols.jsontext import dumps, loads
 from ..protocols.messages import (
     BARE,
@@ -54,7 +55,7 @@ CORK_SECONDS: Final = 0.001  # what a reply may wait for the next one
 _EMPTY: Final[list[bytes]] = []  # never added to
 
 
-class TaskConnection(Stream):
+class TaskConnection(PolledStream):
     """One peer's calls, in either dialect."""
 
     __slots__ = (
@@ -76,8 +77,8 @@ class TaskConnection(Stream):
         "service",
     )
 
-    def __init__(self, service: TaskService, address: Any) -> None:
-        Stream.__init__(self, service.reactor)
+    def __init__(self, service: TaskService, poller: Poller, address: Any) -> None:
+        PolledStream.__init__(self, service.reactor, poller)
         self.service = service
         self._address = address
         self._decoder = TextDecoder(service.max_frame_bytes)
@@ -530,7 +531,7 @@ class TaskConnection(Stream):
                 self._hold()
         elif self._inbox:
             self._hold()
-            self._reactor.loop.run_callback(self._go_on)
+            self.service.postpone(self)
         elif self._last_words or self._has_ended:
             self._end_if_done()
         elif self._buffered > self.service.max_send_buffer_bytes:
@@ -541,10 +542,6 @@ class TaskConnection(Stream):
                 self._resume()
             if self.service.is_draining:
                 self._end_if_done()
-
-    def _go_on(self) -> None:
-        if self.state is OPEN and not self._cork and self._inbox and self._bare is None:
-            self.service.enqueue(self)
 
     def _hold(self) -> None:
         self._is_paused = True

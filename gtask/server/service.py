@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Final
+from typing import Any
 
 from greenlet import GreenletExit
 
@@ -21,6 +21,7 @@ from ..errors import (
     TaskTimeout,
     UnknownTask,
 )
+from ..net.poller import Poller
 from ..net.reactor import Reactor
 from ..protocols.messages import BARE, openings
 from .dispatch import TaskConnection
@@ -33,7 +34,7 @@ log = logging.getLogger("gtask.tasks")
 MAX_WAITING = 10000  # JSON-RPC calls of one process that may wait for a turn
 CLEANUP_SECONDS = 5.0  # what a task may take to end after its limit, before it is killed
 KILLS = 5  # times, a second apart, that a task is killed before it is given up
-CROWD: Final = 32  # connections that are read before they are served
+SERVE_SECONDS = 0.005  # what is served at a time, before the loop looks at all else
 GOAWAY_SECONDS = 1.0  # what a peer that was told to go may stay idle
 
 
@@ -72,12 +73,12 @@ class TaskService:
         self.max_send_buffer_bytes = max_send_buffer_bytes
         self.thread = native_thread()
         self.connections: set[TaskConnection] = set()
+        self._poller: Poller | None = None  # made by the first connection, in the forked process
         self.spare_turns: list[Turn] = []
         self._ready: list[TaskConnection] = []  # have something to do, in the order it came
         self._taken: list[TaskConnection] = []  # those of them that are worked off, the next last
-        self._came = 0  # so many in this turn of the loop, where it is crowded
-        self._is_crowded = False  # more than one came in the last turn of the loop
-        self._loop_time = 0.0
+        self._until = 0.0  # the time is up for those
+        self._later: Any = None  # a timer for the rest
         self.waiting: deque[Execution] = deque()
         self.blocked: set[Execution] = set()
         self.running = 0  # tasks that have blocked; the one on the CPU is not counted
@@ -99,7 +100,9 @@ class TaskService:
 
     def accept(self, socket: Any, address: Any, tls: Any = None) -> None:
         """Serve the calls that come in on `socket`."""
-        connection = TaskConnection(self, address)
+        if self._poller is None:
+            self._poller = Poller(self.reactor.loop, self.work_off)
+        connection = TaskConnection(self, self._poller, address)
         self.connections.add(connection)
         connection._open(socket, tls)
 
@@ -125,6 +128,11 @@ class TaskService:
         """Close every connection now."""
         for connection in list(self.connections):
             connection._abort("stopped")
+        if self._poller is not None:
+            self._poller.close()
+        if self._later is not None:
+            self._later.stop()
+            self._later.close()
 
     @property
     def is_full(self) -> bool:
@@ -148,41 +156,33 @@ class TaskService:
     # -- the queue of connections -------------------------------------------------------------
 
     def enqueue(self, connection: TaskConnection) -> None:
-        """Have a connection's inbox worked off; hub only.
+        """Have a connection's inbox worked off by the next `work_off`."""
+        self._ready.append(connection)
 
-        Where many have something at a time, the hub reads `CROWD` of them first, and one greenlet
-        then serves these, so that two switches are paid for once; of more, the first would have
-        left the processor's cache. Where one comes at a time, it is served at once: the callback
-        would cost more than it saves.
-        """
-        if self._is_crowded:
-            if not self._came:
-                self.reactor.loop.run_callback(self._end_of_turn)
-            self._came += 1
-            self._ready.append(connection)
-            if len(self._ready) == CROWD:
-                self._work_off()
-            return
-        now = self.reactor.loop.now()  # of the turn of the loop
-        self._is_crowded = now == self._loop_time
-        self._loop_time = now
-        self._run(connection.work)
-        self.gauge.leave()
+    def postpone(self, connection: TaskConnection) -> None:
+        """The same, when the loop has looked at all else."""
+        self._ready.append(connection)
+        self._work_off_later()
 
-    def _end_of_turn(self) -> None:
-        """The hub has read all that there was."""
-        self._is_crowded = self._came > 1
-        self._came = 0
-        self._work_off()
+    def _work_off_later(self) -> None:
+        # A timer, as gevent runs up to 50 callbacks, also those that callbacks ask for, before the
+        # loop turns.
+        if self._later is None:
+            self._later = self.reactor.loop.timer(0)
+        self._later.start(self.work_off)
 
-    def _work_off(self) -> None:
-        """Serve all that are ready."""
+    def work_off(self) -> None:
+        """Serve those that are ready, one greenlet all that do not block; hub only."""
         taken = self._taken
         self._ready.reverse()
         taken[:0] = self._ready
         self._ready.clear()
+        self._until = monotonic() + SERVE_SECONDS
         while taken:
             self._run(self._serve)
+            if taken and monotonic() > self._until:
+                self._work_off_later()
+                break
         self.gauge.leave()
 
     def _run(self, work: Callable[[Turn], object]) -> None:
@@ -195,11 +195,12 @@ class TaskService:
             turn.connection.end_work()
 
     def _serve(self, turn: Turn) -> None:
-        """In a greenlet: one connection after the other, until a call blocks."""
+        """In a greenlet: one connection after the other, until a call blocks or the time is up."""
         taken = self._taken
         while taken:
-            if not taken.pop().work(turn):
-                return  # the hub goes on with the others in another greenlet
+            connection = taken.pop()
+            if not connection.work(turn) or connection.last_active > self._until:
+                return
 
     def spare_turn(self) -> Turn:
         """A greenlet for what comes next."""

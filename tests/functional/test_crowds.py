@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
 import time
 
@@ -28,6 +29,12 @@ def hold():
         pass
 
 @task
+def spin(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+@task
 def nap(seconds):
     time.sleep(seconds)
     return seconds
@@ -37,7 +44,7 @@ INI = """
 listen = text://127.0.0.1:0
 tasks = tasks
 """
-MANY = 100  # more than are served at a time
+MANY = 160  # more than are read at a time
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +92,17 @@ def test_one_that_blocks_holds_up_its_own_connection_only(crowd):
         assert peer.json() == 1.5
         assert peer.json() == ["a", None]
     assert time.monotonic() - started < 5
+
+
+def test_the_loop_turns_while_they_are_served(crowd, worker):
+    with worker.peer() as other:
+        other.send(json.dumps(task("nap", 0.3)).encode() + b"\n")
+        peers = crowd((task("spin", 0.02),))
+        assert other.json() == 0.3
+        served, _, _ = select.select([peer.socket for peer in peers], [], [], 0)
+        assert len(served) < 64, "the nap had to wait for all that were read with it"
+    for peer in peers:
+        assert peer.json() is None
 
 
 def test_what_is_behind_a_json_rpc_call_that_blocks_goes_on(crowd):
