@@ -80,12 +80,18 @@ def echo(text):
     return text
 
 @task
+def note(text, level=1):
+    return text
+
+@task
 def counted():
     return dict(counts)
 """
 
 TEXT = "2026-11-24 a@example.org " * 2
 TASK = {"function": "echo", "args": {"text": TEXT}}
+WITH_LIST = {"function": "echo", "args": [TEXT]}
+WITH_DEFAULT = {"function": "note", "args": {"text": TEXT}}
 CALL = {"jsonrpc": "2.0", "method": "echo", "params": {"text": TEXT}, "id": 1}
 TASKS_PER_RUN = 160
 
@@ -97,12 +103,22 @@ def kept(worker: SpawnedWorker) -> None:
             assert peer.ask(TASK) == TEXT
 
 
-def in_flight(worker: SpawnedWorker) -> None:
+def in_flight(worker: SpawnedWorker, message: object = TASK) -> None:
     """16 in one packet."""
     with worker.peer() as peer:
         for _ in range(TASKS_PER_RUN // 16):
-            peer.send((json.dumps(TASK).encode() + b"\n") * 16)
+            peer.send((json.dumps(message).encode() + b"\n") * 16)
             assert {peer.line() for _ in range(16)} == {json.dumps(TEXT).encode()}
+
+
+def with_list(worker: SpawnedWorker) -> None:
+    """The same, the argument in a list."""
+    in_flight(worker, WITH_LIST)
+
+
+def with_default(worker: SpawnedWorker) -> None:
+    """The same, another argument left out."""
+    in_flight(worker, WITH_DEFAULT)
 
 
 def json_rpc(worker: SpawnedWorker) -> None:
@@ -132,6 +148,8 @@ def worker(module_spawn: Callable[..., SpawnedWorker]) -> SpawnedWorker:
 BUDGETS: list[tuple[Callable[[SpawnedWorker], None], dict[str, float]]] = [
     (kept, {"calls": 64.6, "recv": 1, "send": 1}),
     (in_flight, {"calls": 32.5, "recv": 1 / 16, "send": 1 / 16}),
+    (with_list, {"calls": 34.5, "recv": 1 / 16, "send": 1 / 16}),
+    (with_default, {"calls": 32.5, "recv": 1 / 16, "send": 1 / 16}),
     (json_rpc, {"calls": 38.4, "recv": 1 / 16, "send": 1 / 16}),
     (per_task, {"calls": 110.3, "_accept": 1, "recv": 2, "send": 1, "close": 1}),
 ]
