@@ -61,11 +61,21 @@ def openssl(folder, *words: str) -> None:
 
 
 def certificate(folder, name: str, ca: str | None = None) -> None:
-    """A key and a certificate for 127.0.0.1, signed by itself or by `ca`."""
+    """A key and a certificate for 127.0.0.1, signed by itself or by `ca`, as Python 3.13 wants it."""
+    basics = ("-addext", "keyUsage=critical,digitalSignature,keyCertSign")
+    if ca:
+        basics = (
+            "-CA",
+            f"{ca}.pem",
+            "-CAkey",
+            f"{ca}.key",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+        )
     openssl(
         folder, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}",
         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", f"{name}.key", "-out", f"{name}.pem",
-        *(("-CA", f"{ca}.pem", "-CAkey", f"{ca}.key", "-addext", "basicConstraints=critical,CA:FALSE") if ca else ()),
+        *basics,
     )  # fmt: skip
 
 

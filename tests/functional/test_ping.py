@@ -141,11 +141,20 @@ def certificates(tmp_path_factory):
         subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
 
     new = ("req", "-newkey", "rsa:2048", "-nodes", "-days", "2")
-    openssl(*new, "-x509", "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.pem")
+    usage = ("-addext", "keyUsage=critical,keyCertSign")  # Python 3.13 wants it
+    openssl(*new, "-x509", "-subj", "/CN=ca", *usage, "-keyout", "ca.key", "-out", "ca.pem")
     for name in ("server", "client"):
-        signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "subjectAltName=IP:127.0.0.1")
+        signed = (
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+        )
+        names = ("-addext", "subjectAltName=IP:127.0.0.1")
         files = ("-keyout", f"{name}.key", "-out", f"{name}.pem")
-        openssl(*new, "-x509", "-subj", f"/CN={name}", *signed, *files)
+        openssl(*new, "-x509", "-subj", f"/CN={name}", *signed, *names, *files)
     return folder
 
 
