@@ -264,6 +264,8 @@ class TaskConnection(PolledStream):
             if turn.is_detached:
                 turn.is_detached = False
                 return False
+            if self._bare is not None:
+                break  # it waits for a turn of its own, and what is behind it waits for it
             if inbox:
                 now = turn.started = monotonic()
                 if now > self._cork + CORK_SECONDS and replies:

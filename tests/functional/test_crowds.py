@@ -130,3 +130,20 @@ def test_one_that_is_reset_disturbs_no_other(crowd):
         peer.reset()
     for peer in peers[1::2]:
         assert peer.json() == ["a", None]
+
+
+@pytest.mark.parametrize("next_call", [task("echo", "b"), task("unknown")])
+def test_bare_calls_behind_one_that_waits_for_a_turn_wait_for_it(spawn, next_call):
+    worker = spawn(INI + "concurrency = 2\n", tasks=TASKS)
+    with worker.peer() as one, worker.peer() as other, worker.peer() as peer:
+        assert peer.bare("echo", "there") == ["there", None]
+        for holder in (one, other):
+            holder.send(json.dumps(task("nap", 0.5)).encode() + b"\n")
+        time.sleep(0.1)
+        calls = [task("nap", 0.1), next_call, task("echo", "c")]
+        peer.send(b"".join(json.dumps(call).encode() + b"\n" for call in calls))
+        assert peer.json() == 0.1
+        second = peer.json()
+        assert second == ["b", None] or second["error"]["code"] == -32601
+        assert peer.json() == ["c", None]
+        assert one.json() == other.json() == 0.5
