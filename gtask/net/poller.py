@@ -5,7 +5,7 @@ Here one such call is for all that can be read, and streams are registered edge-
 the kernel need not look at each once more after its read. epoll(7) tells the rules: after an edge,
 what is there is taken until a read is not full, or else the edge is asked for again.
 
-A process that forks must make it afterwards. What a task forks, and closes nothing of, only holds
+A child that a task forks shares the epoll, so it must not wait on it: `leave`. It also holds
 registrations: an edge told of a stream that is closed is nobody's, or a read with nothing to read.
 """
 
@@ -54,6 +54,10 @@ class Poller:
         self._watcher.close()
         self._epoll.close()
 
+    def leave(self) -> None:
+        """Take no edge from the process that this one was forked from."""
+        self._watcher.stop()
+
     def add(self, fd: int, stream: PolledStream) -> None:
         """Have `stream` told when there is something to read."""
         streams = self._streams
@@ -82,7 +86,10 @@ class Poller:
             except BaseException:  # the others' edges must not be lost with it
                 log.exception("reading failed")
                 stream._abort("reading failed")
-        self._serve()
+        try:
+            self._serve()
+        except BaseException:  # gevent stops a watcher whose callback raises
+            log.exception("serving failed")
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

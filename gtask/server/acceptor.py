@@ -80,6 +80,12 @@ class Gate:
             watcher.stop()
             watcher.close()
 
+    def leave(self) -> None:
+        """Leave the registration to the process that this one was forked from."""
+        self._event = None
+        for watcher in (self._later, self._forked):
+            watcher.stop()
+
     def _take_over(self) -> None:
         key = self._registered_key()
         if key is None:
@@ -240,6 +246,15 @@ class Acceptor:
         self._wait.stop()
         self._wait = self._loop.timer(EXHAUSTED_SECONDS)
         self._wait.start(self.reconsider)
+
+    def leave(self) -> None:
+        """This is a child that a task has forked: leave the accepting to the worker."""
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.leave()
+        self._gauge.on_change = None
+        self._wait.stop()
+        self._watcher.stop()
 
     def finish(self) -> None:
         """Accept what is in the queue already, then never again."""

@@ -78,7 +78,7 @@ class WorkerProcess:
         self.stop_timeout = stop_timeout
         self.gauge = Gauge(scoreboard)
         self.reactor = current_reactor()
-        self.row = 0
+        self.row = self.pid = 0
         self.told = Event()  # a signal came
         self.is_hurried = False
         self.is_reloading = False
@@ -92,6 +92,7 @@ class WorkerProcess:
             (loop.signal(signal.SIGINT), self.on_int),
             (loop.signal(signal.SIGHUP), self.on_hup),
             (loop.signal(signal.SIGUSR2), self.on_report),
+            (loop.fork(ref=False), self.on_fork),
             (loop.timer(BEAT_SECONDS, BEAT_SECONDS), self.beat),
         ]
         self.service = self.make_service(listener)
@@ -158,6 +159,7 @@ class WorkerProcess:
         """Listen to signals, call `on_worker_start`, accept."""
         gevent.reinit()  # the loop has the mold's epoll, which must not be shared
         self.row = row
+        self.pid = os.getpid()
         self.worker.id = worker_id
         self.gauge.boot(row, os.getpid())
         self.max_tasks = _with_jitter(self.settings.max_tasks)
@@ -236,6 +238,15 @@ class WorkerProcess:
     def on_int(self) -> None:
         self.is_hurried = True
         self.told.set()
+
+    def on_fork(self) -> None:
+        """The loop has found itself in another process: in ours, or in a child that a task forked,
+        which must neither take our connections and calls nor be taken for us."""
+        if os.getpid() != self.pid:
+            for watcher, _ in self.watchers:
+                watcher.stop()
+            self.acceptor.leave()
+            self.service.leave()
 
     def on_report(self) -> None:
         report = self.service.report()

@@ -84,6 +84,11 @@ class CallbackService:
         self.connections[connection.id] = connection
         connection._accept(socket, format_address(address), tls)
 
+    def leave(self) -> None:
+        """This is a child that a callback has forked: leave the connections to the worker."""
+        for connection in self.connections.values():
+            connection._pause()
+
     def forget(self, connection: WorkerConnection) -> None:
         """`connection` has been closed."""
         if self.connections.pop(connection.id, None) is not None:

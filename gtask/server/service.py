@@ -104,7 +104,16 @@ class TaskService:
             self._poller = Poller(self.reactor.loop, self.work_off)
         connection = TaskConnection(self, self._poller, address)
         self.connections.add(connection)
-        connection._open(socket, tls)
+        try:
+            connection._open(socket, tls)
+        except OSError as error:  # the kernel watches no more descriptors, epoll(7)
+            log.error("cannot serve a connection: %s", error.strerror)
+            connection._abort("cannot be watched")
+
+    def leave(self) -> None:
+        """This is a child that a task has forked: leave the connections to the worker."""
+        if self._poller is not None:
+            self._poller.leave()
 
     def drain(self) -> None:
         """Let peers go: tell those that understand, close the others between two calls."""
@@ -178,12 +187,15 @@ class TaskService:
         taken[:0] = self._ready
         self._ready.clear()
         self._until = monotonic() + SERVE_SECONDS
-        while taken:
-            self._run(self._serve)
-            if taken and monotonic() > self._until:
+        try:
+            while taken:
+                self._run(self._serve)
+                if monotonic() > self._until:
+                    break
+        finally:
+            if taken:
                 self._work_off_later()
-                break
-        self.gauge.leave()
+            self.gauge.leave()
 
     def _run(self, work: Callable[[Turn], object]) -> None:
         """Run it in a greenlet, and what is behind it if it blocks."""
