@@ -190,7 +190,7 @@ class TaskService:
         try:
             while taken:
                 self._run(self._serve)
-                if monotonic() > self._until:
+                if taken and monotonic() > self._until:
                     break
         finally:
             if taken:
