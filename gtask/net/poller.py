@@ -46,7 +46,7 @@ class Poller:
         self._serve = serve
         self._streams: list[PolledStream | None] = []  # by their descriptors
         self._watcher: Any = loop.io(self._epoll.fileno(), READ)
-        self._watcher.start(self._readable)
+        self._watcher.start(self.look)
 
     def close(self) -> None:
         """Tell no stream of anything more."""
@@ -74,7 +74,8 @@ class Poller:
         """Tell it of nothing more. The kernel's registration goes when `fd` is closed."""
         self._streams[fd] = None
 
-    def _readable(self) -> None:
+    def look(self) -> None:
+        """Read and serve what there is now; hub only."""
         streams = self._streams
         ready: list[tuple[int, int]] = self._poll(0, MOST)
         for fd, events in ready:

@@ -161,6 +161,7 @@ class Acceptor:
         self._complained = 0.0
         self._burst = 0  # connections accepted in the last turn of the loop
         self._gate: Gate | None = None
+        self.look: Callable[[], None] | None = None  # read now, without another turn of the loop
         self._watcher = loop.io(listener.fileno(), READ)
         self._wait = loop.timer(DEFER_SECONDS)
 
@@ -200,6 +201,8 @@ class Acceptor:
             self._burst += 1
             self._take(_socket.socket(self._family, _socket.SOCK_STREAM, 0, fd), address)
             self.reconsider()
+            if self._rows > 1 and self.look is not None:
+                self.look()  # where many processes share, what was sent is often there by now
 
     def reconsider(self) -> None:
         """Open or shut the gate, as the loads are now."""

@@ -105,6 +105,8 @@ class WorkerProcess:
             siblings=settings.count,
             strict=bool(worker.served) and settings.concurrency == 1,
         )
+        if isinstance(self.service, TaskService):
+            self.acceptor.look = self.service.look
         self.service.on_full = self.acceptor.reconsider
         self.service.on_abandoned = self.on_abandoned
 

@@ -110,6 +110,11 @@ class TaskService:
             log.error("cannot serve a connection: %s", error.strerror)
             connection._abort("cannot be watched")
 
+    def look(self) -> None:
+        """Serve what has come already."""
+        if self._poller is not None:
+            self._poller.look()
+
     def leave(self) -> None:
         """This is a child that a task has forked: leave the connections to the worker."""
         if self._poller is not None:
