@@ -65,7 +65,6 @@ class TaskConnection(PolledStream):
         "_decoder",
         "_has_ended",
         "_inbox",
-        "_is_paused",
         "_kept",
         "_last_words",
         "_opening",
@@ -91,7 +90,6 @@ class TaskConnection(PolledStream):
         self._usual: TaskFunction | None = None  # the bare task that was called last ...
         self._opening: Opening | None = None  # ... and how the frame began
         self._has_ended = False
-        self._is_paused = False
         self._last_words = b""
         self._speaks_rpc = False
         self.last_active = monotonic()
@@ -170,13 +168,13 @@ class TaskConnection(PolledStream):
         if (
             self._inbox
             or self._outstanding
-            or self._is_paused
+            or self._is_deaf
             or self._has_ended
             or self.service.is_draining
         ):
             self._settle()
         elif self._output is not None and len(self._output) > self.service.max_send_buffer_bytes:
-            self._hold()
+            self._pause()
 
     def run_waiting(self, execution: Execution) -> None:
         """A turn has become free for a call that waited."""
@@ -529,25 +527,19 @@ class TaskConnection(PolledStream):
         if self.state is not OPEN or self._cork:
             return
         if self._bare is not None or self._outstanding >= MAX_OUTSTANDING:
-            if not self._is_paused and self._inbox:
-                self._hold()
+            if self._inbox:
+                self._pause()
         elif self._inbox:
-            self._hold()
+            self._pause()
             self.service.postpone(self)
         elif self._last_words or self._has_ended:
             self._end_if_done()
         elif self._buffered > self.service.max_send_buffer_bytes:
-            self._hold()
+            self._pause()
         else:
-            if self._is_paused:
-                self._is_paused = False
-                self._resume()
+            self._resume()
             if self.service.is_draining:
                 self._end_if_done()
-
-    def _hold(self) -> None:
-        self._is_paused = True
-        self._pause()
 
     def _flushed(self) -> None:
         self._settle()
