@@ -81,10 +81,9 @@ class Gate:
             watcher.close()
 
     def leave(self) -> None:
-        """Leave the registration to the process that this one was forked from."""
+        """Close, but leave the registration to the process that this one was forked from."""
         self._event = None
-        for watcher in (self._later, self._forked):
-            watcher.stop()
+        self.close()
 
     def _take_over(self) -> None:
         key = self._registered_key()
@@ -252,27 +251,27 @@ class Acceptor:
 
     def leave(self) -> None:
         """This is a child that a task has forked: leave the accepting to the worker."""
-        gate, self._gate = self._gate, None
-        if gate is not None:
-            gate.leave()
-        self._gauge.on_change = None
-        self._wait.stop()
-        self._watcher.stop()
+        if self._gate is not None:
+            self._gate.leave()
+            self._stop()
 
     def finish(self) -> None:
         """Accept what is in the queue already, then never again."""
-        gate, self._gate = self._gate, None
-        if gate is None:
+        if self._gate is None:
             return
-        self._gauge.on_change = None
-        self._wait.stop()
-        gate.close()
+        self._gate.close()
+        self._stop()
         while True:
             try:
                 fd, address = self._listener._accept()
             except OSError:
                 break
             self._take(_socket.socket(self._family, _socket.SOCK_STREAM, 0, fd), address)
-        self._watcher.stop()
         self._watcher.close()
         self._listener.close()
+
+    def _stop(self) -> None:
+        self._gate = None
+        self._gauge.on_change = None
+        self._wait.stop()
+        self._watcher.stop()
