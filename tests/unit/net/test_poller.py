@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _socket
 import array
+import contextlib
 import os
 import socket
 import time
@@ -113,16 +114,23 @@ def test_reads_on_after_a_pause_what_came_in_it(pair):
     assert reader.data == b"onetwo"
 
 
-def test_a_read_ends_at_urgent_data_and_is_not_the_last(tcp_pair):
-    peer, reader = tcp_pair
+@contextlib.contextmanager
+def read_in_two(reader):
+    """What is sent meanwhile are two words, of which one read gives the first."""
     reader._pause()
-    peer.sendall(b"one")
-    peer.send(b"!", socket.MSG_OOB)
-    peer.sendall(b"two")
+    yield
     gevent.sleep(0.05)
     reader._resume()
     until(lambda: reader.data == b"onetwo")
     assert reader.reads == 2, "the kernel does not do any more what this is about"
+
+
+def test_a_read_ends_at_urgent_data_and_is_not_the_last(tcp_pair):
+    peer, reader = tcp_pair
+    with read_in_two(reader):
+        peer.sendall(b"one")
+        peer.send(b"!", socket.MSG_OOB)
+        peer.sendall(b"two")
 
 
 def test_urgent_data_and_nothing_else_leaves_the_loop_at_rest(tcp_pair):
@@ -139,14 +147,10 @@ def test_urgent_data_and_nothing_else_leaves_the_loop_at_rest(tcp_pair):
 @pytest.mark.parametrize("pair", [socket.AF_UNIX], indirect=True)
 def test_a_read_ends_at_descriptors_and_is_not_the_last(pair):
     peer, reader = pair
-    reader._pause()
     rights = array.array("i", [peer.fileno()])
-    peer.sendmsg([b"one"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-    peer.sendall(b"two")
-    gevent.sleep(0.05)
-    reader._resume()
-    until(lambda: reader.data == b"onetwo")
-    assert reader.reads == 2, "the kernel does not do any more what this is about"
+    with read_in_two(reader):
+        peer.sendmsg([b"one"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        peer.sendall(b"two")
 
 
 def test_what_fails_in_one_stream_stays_there(poller, pair, tcp_pair, caplog):
