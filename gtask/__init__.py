@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from .net.async_tcp import AsyncTcpConnection as AsyncTcpConnection
     from .net.connection import TcpConnection as TcpConnection
     from .net.timer import Timer as Timer
+    from .run import run_all as run_all
     from .tasks import current_task as current_task
     from .tasks import task as task
     from .worker import Worker as Worker
-    from .worker import run_all as run_all
 
 __version__ = "0.1.0"
 
@@ -64,8 +64,9 @@ _NAMES = {
     ".net.async_tcp": ("AsyncTcpConnection",),
     ".net.connection": ("TcpConnection",),
     ".net.timer": ("Timer",),
+    ".run": ("run_all",),
     ".tasks": ("current_task", "task"),
-    ".worker": ("Worker", "run_all"),
+    ".worker": ("Worker",),
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}
 

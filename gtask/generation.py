@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .config import Settings
-from .master.scoreboard import Scoreboard
+from .scoreboard import Scoreboard
 
 
 @dataclass(frozen=True)

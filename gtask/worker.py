@@ -1,4 +1,4 @@
-"""`Worker`, the user's declaration of a service, and `run_all`, which runs them.
+"""`Worker`, the user's declaration of a service.
 
 A `Worker` holds what the user wants; it opens no socket and starts no process.
 """
@@ -9,12 +9,11 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 from .address import Address
 from .binding import TaskFunction
-from .config import ServiceSettings, make_service, make_settings
-from .errors import ConfigError
+from .config import ServiceSettings, make_service
 from .tasks import find_tasks, task
 
 Callback = Callable[..., Any] | None
@@ -141,36 +140,3 @@ class Worker:
     def function_names(self) -> list[str]:
         """What `status` may show as running; the scoreboard holds positions in this list."""
         return list(self.served) or ["on_message"]
-
-
-def run_all(*workers: Worker, **options: Any) -> NoReturn:
-    """Run the workers until a signal ends them, then exit; this process becomes their master.
-
-    Args:
-        workers: what to run.
-        options: any key of the ``[gtask]`` section, e.g. ``stop_timeout=10``.
-
-    Raises:
-        SystemExit: always; 0 after a clean stop (docs/signals.md).
-    """
-    from .master.master import Master
-    from .server.mold import run_mold
-
-    _number_namesakes(workers)
-    try:
-        settings = make_settings((worker.settings() for worker in workers), **options)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        sys.exit(78)
-    sys.exit(Master(settings, lambda generation: run_mold(generation, workers=workers)).run())
-
-
-def _number_namesakes(workers: tuple[Worker, ...]) -> None:
-    """Workers without a name of their own are told apart as Worker, Worker-2 ..."""
-    taken: set[str] = set()
-    for worker in workers:
-        name, number = worker.name, 2
-        while worker.name in taken:
-            worker.name = f"{name}-{number}"
-            number += 1
-        taken.add(worker.name)

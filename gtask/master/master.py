@@ -20,18 +20,18 @@ from time import monotonic
 from typing import Any
 
 from .. import native
+from .. import scoreboard as board
 from ..config import Settings
 from ..errors import ConfigError
 from ..logs import setup_logging
 from ..process import adopt_orphans, set_title
-from . import scoreboard as board
+from ..scoreboard import State
 from .control import Client, Control
 from .daemon import BAD_CONFIGURATION, Reporter, redirect_output
 from .exits import describe_exit
 from .molds import Mold, StartMold
 from .pidfile import AlreadyRunning, PidFile
 from .roster import Abandon, Action, Halt, Phase, Plan, Retire, Roster, Say, Signal, Spawn
-from .scoreboard import State
 from .sockets import CannotListen, Listeners
 from .status import Status
 from .survey import Survey

@@ -14,8 +14,8 @@ from typing import Any
 from .. import native
 from ..config import Settings
 from ..generation import Generation
+from ..scoreboard import Scoreboard
 from .exits import describe_exit
-from .scoreboard import Scoreboard
 from .sockets import Listener
 
 MAX_MESSAGE_BYTES = 262144

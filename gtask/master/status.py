@@ -8,10 +8,10 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Any
 
-from . import scoreboard as board
+from .. import scoreboard as board
+from ..scoreboard import Scoreboard
 from .molds import Mold
 from .roster import Phase, Process, Roster, last_sign
-from .scoreboard import Scoreboard
 
 RATE_SECONDS = 5.0
 COUNTERS = {

@@ -25,11 +25,11 @@ import gevent
 import ujson
 from gevent.event import Event
 
-from ..master.scoreboard import Scoreboard, State
 from ..net.connection import format_address
 from ..net.reactor import current_reactor
 from ..net.timer import Timer
 from ..protocols.tls import TlsFilter
+from ..scoreboard import Scoreboard, State
 from .acceptor import Acceptor
 from .callbacks import CallbackService
 from .gauge import Gauge

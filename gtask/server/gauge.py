@@ -9,8 +9,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
-from ..master import scoreboard as board
-from ..master.scoreboard import Scoreboard, State
+from .. import scoreboard as board
+from ..scoreboard import Scoreboard, State
 
 MAX_LOAD: Final = board.ABSENT - 1
 

@@ -15,7 +15,7 @@ import gevent
 from gevent.socket import socket as GeventSocket
 
 from .. import native
-from ..master.scoreboard import Scoreboard
+from ..scoreboard import Scoreboard
 from ..tasks import task
 from ..worker import Worker
 from .boot import WorkerProcess

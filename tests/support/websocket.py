@@ -17,9 +17,9 @@ from typing import Any
 import gevent
 
 from gtask import Worker
-from gtask.master.scoreboard import Scoreboard, State
 from gtask.net.reactor import current_reactor
 from gtask.protocols.tls import TlsFilter
+from gtask.scoreboard import Scoreboard, State
 from gtask.server.acceptor import Acceptor
 from gtask.server.gauge import Gauge
 from gtask.server.websocket import WebSocketService

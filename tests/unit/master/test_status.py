@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from gtask.master import scoreboard as board
+from gtask import scoreboard as board
 from gtask.master.roster import Phase, Plan, Roster
-from gtask.master.scoreboard import Scoreboard
 from gtask.master.status import Rates, Status, resident_mb
+from gtask.scoreboard import Scoreboard
 
 
 class OneMold:
