@@ -6,7 +6,6 @@ import pytest
 
 from gtask import Worker, task
 from gtask.errors import ConfigError
-from gtask.worker import _number_namesakes
 
 
 def test_options_are_attributes_and_attributes_are_options():
@@ -41,9 +40,3 @@ def test_tasks_are_functions_or_modules():
 
 def test_a_worker_without_tasks_shows_its_callback():
     assert Worker("text://127.0.0.1:1").function_names() == ["on_message"]
-
-
-def test_namesakes_are_numbered():
-    workers = tuple(Worker(f"text://127.0.0.1:{port}") for port in (1, 2, 3))
-    _number_namesakes(workers)
-    assert [worker.name for worker in workers] == ["Worker", "Worker-2", "Worker-3"]
