@@ -41,7 +41,8 @@ from ..protocols.websocket import (
     encode_frame,
 )
 from .callbacks import IDLE_SECONDS, CallbackService, WorkerConnection
-from .gauge import Gauge
+from .shared_listener import SharedListener
+from .stats import WorkerStats
 
 if TYPE_CHECKING:
     from ..worker import Worker
@@ -414,17 +415,18 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
             log.error("%s: the application failed", self.requestline, exc_info=(t, v, tb))
 
 
-class Server(WebSocketServer):  # type: ignore[misc]
-    """gevent-websocket's server, given its connections by an `Acceptor` instead of listening."""
+class WebServer(SharedListener, WebSocketServer):  # type: ignore[misc]
+    """gevent-websocket's server, which is gevent's `StreamServer`, on the shared listening socket."""
 
     handler_class = Handler
     logger = log
 
-    def __init__(self, service: WebSocketService, address: Any, is_tls: bool) -> None:
+    def __init__(self, service: WebSocketService, listener: Any, is_tls: bool) -> None:
         self.service = service
+        address = listener.getsockname()
         host, port = address[:2] if isinstance(address, tuple) else ("", 0)
         super().__init__(
-            ("", 0),
+            listener,
             service.worker.application or websockets_only,
             log=None,
             error_log=log,
@@ -448,7 +450,7 @@ class Server(WebSocketServer):  # type: ignore[misc]
             log.exception("%s: request failed", format_address(address))
         finally:
             if not handler.is_upgraded:
-                self.service.gauge.closed(0, 0)
+                self.service.stats.closed(0, 0)
 
 
 class _TlsSocket(io.RawIOBase):
@@ -498,7 +500,7 @@ class WebSocketService(CallbackService):
     """Gives the websockets of one worker process to its callbacks, plain HTTP to its application.
 
     Args:
-        address: of the listening socket.
+        listener: the listening socket.
         is_tls: connections come with a `TlsFilter`.
         ping_interval: seconds of silence before a Ping, and then before the end; 0: never.
         handshake_timeout: seconds for a request's head to arrive; also between two requests.
@@ -514,22 +516,22 @@ class WebSocketService(CallbackService):
         self,
         worker: Worker,
         reactor: Reactor,
-        gauge: Gauge,
+        stats: WorkerStats,
         *,
-        address: Any,
+        listener: Any,
         is_tls: bool = False,
         ping_interval: float = 20.0,
         handshake_timeout: float = 10.0,
         send_timeout: float = 30.0,
     ) -> None:
-        super().__init__(worker, reactor, gauge)
+        super().__init__(worker, reactor, stats)
         self.ping_interval = ping_interval
         self.handshake_timeout = handshake_timeout
         self.send_timeout = send_timeout
         self.origins = worker.settings().origins
         self.waiting: dict[Handler, float] = {}
         self._handlers = Group()
-        self._server = Server(self, address, is_tls)
+        self.server = WebServer(self, listener, is_tls)
         period = min(ping_interval or send_timeout, send_timeout) / 4
         self._checker = reactor.loop.timer(period, period)
         self._checker.start(self._check, update=True)
@@ -539,7 +541,7 @@ class WebSocketService(CallbackService):
         sock = GeventSocket(socket.family, socket.type, 0, socket.detach())
         sock.settimeout(HTTP_SECONDS)
         self._handlers.spawn(
-            self._server.handle, _TlsSocket(sock, tls) if tls is not None else sock, address
+            self.server.handle, _TlsSocket(sock, tls) if tls is not None else sock, address
         )
 
     def choose(self, request: dict[str, Any]) -> str | None:
@@ -554,7 +556,7 @@ class WebSocketService(CallbackService):
             raise ValueError(f"choose_subprotocol: {chosen!r} was not offered by the client")
         return chosen
 
-    def sweep(self, idle_seconds: float = IDLE_SECONDS) -> None:
+    def close_idle(self, idle_seconds: float = IDLE_SECONDS) -> None:
         """As for text; when draining, also end handlers that wait for a request."""
         since = monotonic() - idle_seconds
         for connection in list(self.connections.values()):

@@ -20,8 +20,8 @@ from gtask import Worker
 from gtask.net.reactor import current_reactor
 from gtask.protocols.tls import TlsFilter
 from gtask.scoreboard import Scoreboard, State
-from gtask.server.acceptor import Acceptor
-from gtask.server.gauge import Gauge
+from gtask.server.fairness import Fairness
+from gtask.server.stats import WorkerStats
 from gtask.server.websocket import WebSocketService
 
 from .wait import SLOWNESS, wait_until
@@ -112,42 +112,42 @@ class ServiceThread:
     # What a worker process does with a service.
 
     def _serve(self, options: dict[str, Any]) -> None:
-        self.gauge = Gauge(Scoreboard(1))
+        self.stats = WorkerStats(Scoreboard(1))
         self.service = WebSocketService(
             self.worker,
             current_reactor(),
-            self.gauge,
-            address=self.address,
+            self.stats,
+            listener=self._listener,
             is_tls=self._tls is not None,
             **options,
         )
-        self.acceptor = Acceptor(
-            current_reactor().loop, self._listener, self._accept, self.gauge, self._is_full
-        )
-        self.acceptor.start()
-        self.gauge.state(State.READY)
+        self.server = self.service.server
+        fairness = Fairness(current_reactor().loop, self.stats, self._is_full)
+        self.server.share(self._accept, fairness, self.service.poll)
+        self.server.start()
+        self.stats.state(State.READY)
 
     def _is_full(self) -> bool:
-        return self.gauge.connections >= self.worker.max_connections
+        return self.stats.connections >= self.worker.max_connections
 
     def _accept(self, client: Any, address: Any) -> None:
-        self.gauge.accepted()
+        self.stats.accepted()
         tls = TlsFilter(self._tls, server_side=True) if self._tls is not None else None
         self.service.accept(client, address, tls)
 
     def drain(self, seconds: float) -> None:
         """Let what runs end, for so many seconds; then close everything."""
-        self.acceptor.finish()
+        self.server.finish()
         self.service.drain()
         deadline = time.monotonic() + seconds
         while not self.service.is_idle and time.monotonic() < deadline:
             gevent.sleep(0.02)
-            self.service.sweep()
+            self.service.close_idle()
         self.stop()
 
     def stop(self) -> None:
         """Close everything."""
-        self.acceptor.finish()
+        self.server.finish()
         self.service.stop()
         self.service.abort()
 

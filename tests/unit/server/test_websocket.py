@@ -201,7 +201,7 @@ def test_a_peer_that_vanishes(service, client, begun, end):
     wait_until(lambda: service.named("on_connect"))
     end(client)
     service.wait_for("on_close")
-    wait_until(lambda: service.gauge.connections == 0)
+    wait_until(lambda: service.stats.connections == 0)
     assert service.service.connections == {}
     assert [event[0] for event in service.events] == ["on_connect", "on_close"]
 
@@ -215,7 +215,7 @@ def test_a_peer_that_resets_during_the_handshake(service, caplog, capfd, begun):
     with RawClient(service.address) as raw:
         raw.upgrade()
         assert raw.echo("still served")
-    wait_until(lambda: service.gauge.connections == 0)
+    wait_until(lambda: service.stats.connections == 0)
     assert len(service.named("on_connect")) == len(service.named("on_close"))
     assert "Traceback" not in caplog.text + capfd.readouterr().err
 
@@ -569,7 +569,7 @@ def test_what_is_no_http_ends_quietly(service, caplog, capfd, garbage):
         except OSError:  # reset, as it was closed before the end of that
             answer = b""
         assert answer[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.1 414", b"HTTP/1.1 426")
-    wait_until(lambda: service.gauge.connections == 0)
+    wait_until(lambda: service.stats.connections == 0)
     assert "Traceback" not in caplog.text + capfd.readouterr().err
     with RawClient(service.address) as raw:
         raw.upgrade()
@@ -646,7 +646,7 @@ def test_a_request_that_does_not_come_is_not_waited_for(begun):
     with ServiceThread(handshake_timeout=0.2) as service, RawClient(service.address) as raw:
         raw.send(begun)
         assert raw.rest() == b""
-        wait_until(lambda: service.gauge.connections == 0)
+        wait_until(lambda: service.stats.connections == 0)
 
 
 def test_a_request_that_drips_is_not_waited_for():
@@ -713,14 +713,14 @@ def test_what_the_scoreboard_is_told(service):
         raw.upgrade()
         connection = service.connection
         assert service.worker.connections == {connection.id: connection}
-        assert service.gauge.connections == 1
+        assert service.stats.connections == 1
         assert raw.echo("hi")
         wait_until(lambda: service.service.running == 0)
-        assert service.gauge.done > 0
+        assert service.stats.done > 0
     with RawClient(service.address) as raw:
         raw.send(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
         assert raw.rest().startswith(b"HTTP/1.1 426")
-    wait_until(lambda: service.gauge.connections == 0)
+    wait_until(lambda: service.stats.connections == 0)
     assert service.worker.connections == {}
 
 
@@ -769,11 +769,11 @@ def test_a_drain_does_not_wait_for_requests_that_nobody_sends():
     ):
         kept.send(b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n")
         assert kept.read_answer()[0] == 200
-        wait_until(lambda: service.gauge.connections == 2)
+        wait_until(lambda: service.stats.connections == 2)
         begin = time.monotonic()
         service.call(service.drain, 10)
         assert time.monotonic() - begin < 5
-        assert service.gauge.connections == 0
+        assert service.stats.connections == 0
 
 
 def test_a_drain_ends_at_its_time_limit(service):
@@ -824,7 +824,7 @@ def test_a_tls_handshake_that_does_not_come_is_not_waited_for(server_context, be
     with ServiceThread(**options) as service, RawClient(service.address) as raw:
         raw.send(begun)
         assert raw.rest() == b""
-        wait_until(lambda: service.gauge.connections == 0)
+        wait_until(lambda: service.stats.connections == 0)
 
 
 def test_tls(certificate, server_context):
@@ -843,4 +843,4 @@ def test_tls(certificate, server_context):
         with RawClient(service.address) as plain:
             plain.send(request())
             assert b"101" not in plain.rest()
-        wait_until(lambda: service.gauge.connections == 0)
+        wait_until(lambda: service.stats.connections == 0)
