@@ -36,7 +36,7 @@ from .engine import Engine
 from .fairness import Fairness
 from .load import describe
 from .service import TaskService
-from .shared_listener import SharedListener, TextServer
+from .shared_listener import SharedListener
 from .stats import WorkerStats
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 BEAT_SECONDS = 0.25
 CHECK_SECONDS = 1.0  # between checks of limits: memory, idle connections, new siblings
 DRAIN_CHECK_SECONDS = 0.05
+DRAIN_IDLE_SECONDS = 1.0  # what a peer that was told to go may stay silent
 REPORT_CONNECTIONS = 50  # a message to the master
 FAILED_TO_BOOT = 1
 
@@ -65,6 +66,10 @@ class Service(Protocol):
         """Nothing runs, waits or is connected."""
         ...
 
+    def make_server(self, listener: socket.socket) -> SharedListener:
+        """The server that accepts connections for it, not started."""
+        ...
+
     def accept(self, socket: Any, address: Any, tls: TlsFilter | None = None) -> None:
         """Serve the peer on `socket`; hub only."""
 
@@ -77,7 +82,7 @@ class Service(Protocol):
     def drain(self) -> None:
         """Let the peers go."""
 
-    def close_idle(self, idle_seconds: float = ...) -> None:
+    def close_idle(self, idle_seconds: float) -> None:
         """Close connections that wait for nothing and were silent for so long."""
 
     def stop(self) -> None:
@@ -148,21 +153,19 @@ class WorkerProcess:
             siblings=settings.count,
             is_strict=bool(worker.served) and settings.concurrency == 1,
         )
-        self.service, self.server = self.make_service(listener)
-        self.server.share(self.accept, self.fairness, self.service.poll)
+        self.listener = listener
+        self.service = self.make_service()
+        self.server: SharedListener | None = None  # made in the worker
 
-    def make_service(self, listener: socket.socket) -> tuple[Service, SharedListener]:
-        """What serves the connections, and the server that accepts them."""
+    def make_service(self) -> Service:
+        """What serves the connections."""
         worker, settings = self.worker, self.settings
         if settings.listen.protocol == "websocket":
             from .websocket import WebSocketService  # not for text services: it takes memory
 
-            service = WebSocketService(
-                worker, self.reactor, self.stats, listener=listener, is_tls=self.tls is not None
-            )
-            return service, service.server
+            return WebSocketService(worker, self.reactor, self.stats, is_tls=self.tls is not None)
         if not worker.served:
-            return CallbackService(worker, self.reactor, self.stats), TextServer(listener)
+            return CallbackService(worker, self.reactor, self.stats)
         engine = Engine(
             worker.served,
             self.reactor,
@@ -175,7 +178,7 @@ class WorkerProcess:
         )
         engine.turns.on_full = self.fairness.reconsider
         engine.limits.on_abandoned = self.on_abandoned
-        return TaskService(engine), TextServer(listener)
+        return TaskService(engine)
 
     # -- the three parts of its life ----------------------------------------------------------
 
@@ -213,6 +216,8 @@ class WorkerProcess:
             watcher.start(action)
         if self.worker.on_worker_start is not None:
             self.worker.on_worker_start(self.worker)
+        self.server = self.service.make_server(self.listener)
+        self.server.share(self.accept, self.fairness, self.service.poll)
         self.server.start()
         self.stats.state(State.READY)
         self.fairness.refresh()
@@ -221,15 +226,16 @@ class WorkerProcess:
     def drain(self) -> int:
         """Accept no more, let running work end; returns 0, or 1 if it was cut off."""
         deadline = monotonic() + self.stop_timeout
-        self.server.finish()
+        if self.server is not None:
+            self.server.finish()
         # Told only now: the master may then have the kernel refuse what is still in the queue.
         self.stats.state(State.DRAINING)
         if not self.is_hurried:
             self.service.drain()
             while not self.service.is_idle and monotonic() < deadline and not self.is_hurried:
+                self.service.close_idle(DRAIN_IDLE_SECONDS)
                 self.signalled.clear()
                 self.signalled.wait(DRAIN_CHECK_SECONDS)
-                self.service.close_idle()
         self.service.stop()
         is_clean = bool(self.service.is_idle)
         self.service.abort()
@@ -289,7 +295,8 @@ class WorkerProcess:
         if os.getpid() != self.pid:
             for watcher, _ in self.watchers:
                 watcher.stop()
-            self.server.after_fork_in_child()
+            if self.server is not None:
+                self.server.after_fork_in_child()
             self.service.after_fork_in_child()
 
     def on_report(self) -> None:

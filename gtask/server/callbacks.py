@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 from ..net.connection import CALLBACKS, Data, TcpConnection, format_address
 from ..net.reactor import Reactor
 from ..net.stream import State
+from .shared_listener import SharedListener, TextServer
 from .stats import WorkerStats
 
 if TYPE_CHECKING:
     from ..worker import Worker
-
-IDLE_SECONDS = 1.0  # how long a drained connection may be silent before it is closed
 
 
 class WorkerConnection(TcpConnection):
@@ -76,6 +75,10 @@ class CallbackService:
         self.is_draining = False
         self.connections: dict[int, WorkerConnection] = worker.connections
 
+    def make_server(self, listener: Any) -> SharedListener:
+        """The server that accepts connections for it."""
+        return TextServer(listener)
+
     def accept(self, socket: Any, address: Any, tls: Any = None) -> None:
         """Serve the peer on `socket`."""
         connection = WorkerConnection(self)
@@ -109,11 +112,10 @@ class CallbackService:
         self.stats.set_running(self.running)
 
     def drain(self) -> None:
-        """Close each connection when its callbacks are through."""
+        """Let the peers go: `close_idle` closes each connection whose callbacks are through."""
         self.is_draining = True
-        self.close_idle()
 
-    def close_idle(self, idle_seconds: float = IDLE_SECONDS) -> None:
+    def close_idle(self, idle_seconds: float) -> None:
         """Close connections that wait for nothing and were silent for `idle_seconds`."""
         since = monotonic() - idle_seconds
         for connection in list(self.connections.values()):

@@ -9,10 +9,9 @@ from typing import Any
 from ..net.poller import Poller
 from .dispatch import TaskConnection
 from .engine import Engine
+from .shared_listener import TextServer
 
 log = logging.getLogger("gtask.tasks")
-
-GOAWAY_SECONDS = 1.0  # what a peer that was told to go may stay idle
 
 
 class TaskService:
@@ -28,6 +27,10 @@ class TaskService:
         # For the pool of `blocking` tasks. It is made by its first use, and not before: as each
         # worker's own, it would take 250 kB.
         engine.reactor.hub.threadpool_size = max(10, min(engine.turns.concurrency, 100))
+
+    def make_server(self, listener: Any) -> TextServer:
+        """The server that accepts connections for it."""
+        return TextServer(listener)
 
     def accept(self, socket: Any, address: Any, tls: Any = None) -> None:
         """Serve the calls that come in on `socket`."""
@@ -58,7 +61,7 @@ class TaskService:
         for connection in list(self.engine.connections):
             connection.say_goaway()
 
-    def close_idle(self, idle_seconds: float = GOAWAY_SECONDS) -> None:
+    def close_idle(self, idle_seconds: float) -> None:
         """Close connections without calls on which nothing came for `idle_seconds`."""
         since = monotonic() - idle_seconds
         for connection in list(self.engine.connections):

@@ -40,7 +40,7 @@ from ..protocols.websocket import (
     encode_close,
     encode_frame,
 )
-from .callbacks import IDLE_SECONDS, CallbackService, WorkerConnection
+from .callbacks import CallbackService, WorkerConnection
 from .shared_listener import SharedListener
 from .stats import WorkerStats
 
@@ -500,7 +500,6 @@ class WebSocketService(CallbackService):
     """Gives the websockets of one worker process to its callbacks, plain HTTP to its application.
 
     Args:
-        listener: the listening socket.
         is_tls: connections come with a `TlsFilter`.
         ping_interval: seconds of silence before a Ping, and then before the end; 0: never.
         handshake_timeout: seconds for a request's head to arrive; also between two requests.
@@ -518,7 +517,6 @@ class WebSocketService(CallbackService):
         reactor: Reactor,
         stats: WorkerStats,
         *,
-        listener: Any,
         is_tls: bool = False,
         ping_interval: float = 20.0,
         handshake_timeout: float = 10.0,
@@ -531,17 +529,24 @@ class WebSocketService(CallbackService):
         self.origins = worker.settings().origins
         self.waiting: dict[Handler, float] = {}
         self._handlers = Group()
-        self.server = WebServer(self, listener, is_tls)
+        self._is_tls = is_tls
+        self._server: WebServer | None = None
         period = min(ping_interval or send_timeout, send_timeout) / 4
         self._checker = reactor.loop.timer(period, period)
         self._checker.start(self._check, update=True)
+
+    def make_server(self, listener: Any) -> WebServer:
+        """The server that accepts connections for it."""
+        self._server = WebServer(self, listener, self._is_tls)
+        return self._server
 
     def accept(self, socket: Any, address: Any, tls: TlsFilter | None = None) -> None:
         """Serve the peer on `socket`."""
         sock = GeventSocket(socket.family, socket.type, 0, socket.detach())
         sock.settimeout(HTTP_SECONDS)
+        assert self._server is not None
         self._handlers.spawn(
-            self.server.handle, _TlsSocket(sock, tls) if tls is not None else sock, address
+            self._server.handle, _TlsSocket(sock, tls) if tls is not None else sock, address
         )
 
     def choose(self, request: dict[str, Any]) -> str | None:
@@ -556,7 +561,7 @@ class WebSocketService(CallbackService):
             raise ValueError(f"choose_subprotocol: {chosen!r} was not offered by the client")
         return chosen
 
-    def close_idle(self, idle_seconds: float = IDLE_SECONDS) -> None:
+    def close_idle(self, idle_seconds: float) -> None:
         """As for text; when draining, also end handlers that wait for a request."""
         since = monotonic() - idle_seconds
         for connection in list(self.connections.values()):

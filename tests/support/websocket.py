@@ -117,11 +117,10 @@ class ServiceThread:
             self.worker,
             current_reactor(),
             self.stats,
-            listener=self._listener,
             is_tls=self._tls is not None,
             **options,
         )
-        self.server = self.service.server
+        self.server = self.service.make_server(self._listener)
         fairness = Fairness(current_reactor().loop, self.stats, self._is_full)
         self.server.share(self._accept, fairness, self.service.poll)
         self.server.start()
@@ -141,8 +140,8 @@ class ServiceThread:
         self.service.drain()
         deadline = time.monotonic() + seconds
         while not self.service.is_idle and time.monotonic() < deadline:
+            self.service.close_idle(1.0)
             gevent.sleep(0.02)
-            self.service.close_idle()
         self.stop()
 
     def stop(self) -> None:
