@@ -16,6 +16,7 @@ from typing import Any
 from gevent.event import Event
 from greenlet import GreenletExit
 
+from ..address import format_address
 from ..compiled import mypyc_attr
 from ..errors import ProtocolError
 from ..protocols.text import MAX_FRAME_BYTES, TextDecoder, encode_frame
@@ -308,11 +309,3 @@ def _encode(data: Data) -> bytes:
         return encode_frame(bytes(data))
     except ProtocolError as error:
         raise ValueError(error.message) from None
-
-
-def format_address(address: Any) -> str:
-    """A socket's address for people: ``127.0.0.1:80``, ``[::1]:80`` or a path."""
-    if isinstance(address, tuple):
-        host = f"[{address[0]}]" if ":" in address[0] else address[0]
-        return f"{host}:{address[1]}"
-    return address.decode() if isinstance(address, bytes) else str(address)

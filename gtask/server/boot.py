@@ -25,7 +25,7 @@ import gevent
 import ujson
 from gevent.event import Event
 
-from ..net.connection import format_address
+from ..address import format_address
 from ..net.reactor import current_reactor
 from ..net.timer import Timer
 from ..protocols.tls import TlsFilter

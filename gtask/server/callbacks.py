@@ -5,7 +5,8 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ..net.connection import CALLBACKS, Data, TcpConnection, format_address
+from ..address import format_address
+from ..net.connection import CALLBACKS, Data, TcpConnection
 from ..net.reactor import Reactor
 from ..net.stream import State
 from .gauge import Gauge

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from greenlet import GreenletExit
 
+from ..address import format_address
 from ..binding import TaskFunction
 from ..errors import BadArguments, InternalError, ProtocolError, TaskError, TaskFailed, TaskTimeout
-from ..net.connection import format_address
 from ..net.poller import PolledStream, Poller
 from ..net.stream import OPEN, State
 from ..protocols.jsontext import dumps, loads

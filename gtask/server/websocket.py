@@ -22,7 +22,8 @@ from geventwebsocket.handler import WebSocketHandler
 from geventwebsocket.server import WebSocketServer
 from geventwebsocket.websocket import WebSocket as BaseWebSocket
 
-from ..net.connection import Data, format_address
+from ..address import format_address
+from ..net.connection import Data
 from ..net.reactor import Reactor
 from ..net.stream import READ_BYTES, State
 from ..protocols.tls import TlsFilter
