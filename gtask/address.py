@@ -81,4 +81,6 @@ def format_address(address: Any) -> str:
     if isinstance(address, tuple):
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
         return f"{host}:{address[1]}"
-    return address.decode() if isinstance(address, bytes) else str(address)
+    if isinstance(address, bytes):  # of an abstract unix socket, unix(7): any octets
+        return address.decode("utf-8", "backslashreplace")
+    return str(address)

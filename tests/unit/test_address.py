@@ -50,6 +50,7 @@ def test_what_a_socket_takes():
         (("::1", 80, 0, 0), "[::1]:80"),
         ("/run/gtask.sock", "/run/gtask.sock"),
         (b"\0abstract", "\0abstract"),
+        (b"\0\xff", "\0\\xff"),
         ("", ""),
     ],
 )
