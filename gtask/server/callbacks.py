@@ -6,7 +6,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..address import format_address
-from ..net.connection import CALLBACKS, Data, TcpConnection
+from ..callbacks import CONNECTION_CALLBACKS
+from ..net.connection import Data, TcpConnection
 from ..net.reactor import Reactor
 from ..net.stream import State
 from .gauge import Gauge
@@ -36,7 +37,7 @@ class WorkerConnection(TcpConnection):
         self._service = service
         self.worker = worker
         self.last_active = monotonic()
-        for name in CALLBACKS:
+        for name in CONNECTION_CALLBACKS:
             setattr(self, name, getattr(worker, name))
 
     @property

@@ -17,6 +17,7 @@ from typing import Any
 import gevent
 
 from gtask import Worker
+from gtask.callbacks import CONNECTION_CALLBACKS
 from gtask.net.reactor import current_reactor
 from gtask.protocols.tls import TlsFilter
 from gtask.scoreboard import Scoreboard, State
@@ -26,14 +27,6 @@ from gtask.server.websocket import WebSocketService
 
 from .wait import SLOWNESS, wait_until
 
-CALLBACKS = (
-    "on_connect",
-    "on_message",
-    "on_close",
-    "on_error",
-    "on_buffer_full",
-    "on_buffer_drain",
-)
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
 
@@ -66,7 +59,7 @@ class ServiceThread:
         self.address = self._listener.getsockname()
         self.events: list[tuple[Any, ...]] = []
         self.worker = Worker("websocket://127.0.0.1:0")
-        for name in CALLBACKS:
+        for name in CONNECTION_CALLBACKS:
             setattr(self.worker, name, self._recorder(name))
         for name, value in (worker or {}).items():
             setattr(self.worker, name, value)
