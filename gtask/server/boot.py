@@ -113,7 +113,7 @@ class WorkerProcess:
     def make_service(self, listener: socket.socket) -> Any:
         worker, settings = self.worker, self.settings
         if settings.listen.protocol == "websocket":
-            from .websocket import WebSocketService  # not for text services: it takes memory
+            from .web.service import WebSocketService  # not for text services: it takes memory
 
             return WebSocketService(
                 worker,

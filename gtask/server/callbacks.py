@@ -6,65 +6,15 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..address import format_address
-from ..callbacks import CONNECTION_CALLBACKS
-from ..net.connection import Data, TcpConnection
 from ..net.reactor import Reactor
 from ..net.stream import State
 from .gauge import Gauge
+from .worker_connection import WorkerConnection
 
 if TYPE_CHECKING:
     from ..worker import Worker
 
 IDLE_SECONDS = 1.0  # how long a drained connection may be silent before it is closed
-
-
-class WorkerConnection(TcpConnection):
-    """An accepted connection; starts with its worker's callbacks.
-
-    Attributes:
-        worker: the `Worker` it belongs to.
-    """
-
-    __slots__ = ("__weakref__", "_service", "last_active", "worker")
-
-    def __init__(self, service: CallbackService) -> None:
-        worker = service.worker
-        super().__init__(
-            max_frame_bytes=worker.max_frame_bytes,
-            max_send_buffer_bytes=worker.max_send_buffer_bytes,
-            reactor=service.reactor,
-        )
-        self._service = service
-        self.worker = worker
-        self.last_active = monotonic()
-        for name in CONNECTION_CALLBACKS:
-            setattr(self, name, getattr(worker, name))
-
-    @property
-    def is_busy(self) -> bool:
-        """A callback runs, or waits to."""
-        return self._busy or bool(self._events)
-
-    def send(self, data: Data) -> bool:
-        # News for a peer that only listens is activity too: a drain does not cut it off.
-        self.last_active = monotonic()
-        return super().send(data)
-
-    def _received(self, data: bytes) -> None:
-        self.last_active = monotonic()
-        super()._received(data)
-
-    def _deliver(self) -> None:
-        service = self._service
-        service.entered()
-        try:
-            super()._deliver()
-        finally:
-            service.finished()
-
-    def _closed(self, reason: str) -> None:
-        self._service.forget(self)
-        super()._closed(reason)
 
 
 class CallbackService:

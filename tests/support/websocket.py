@@ -23,7 +23,7 @@ from gtask.protocols.tls import TlsFilter
 from gtask.scoreboard import Scoreboard, State
 from gtask.server.acceptor import Acceptor
 from gtask.server.gauge import Gauge
-from gtask.server.websocket import WebSocketService
+from gtask.server.web.service import WebSocketService
 
 from .wait import SLOWNESS, wait_until
 
