@@ -203,6 +203,11 @@ class RawClient:
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
 
+    def reset(self) -> None:
+        """Close with an RST."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
     def send_until_stuck(self, data: bytes, times: int) -> bool:
         """Send `data` again and again; whether the peer stopped taking it for 0.3 s."""
         self.socket.settimeout(0.3)
@@ -277,6 +282,15 @@ class RawClient:
         """The service answers `text`."""
         self.send(frame(TEXT, text.encode()))
         return self.frame() == (TEXT, text.encode())
+
+
+def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    """A WSGI application that answers with the request's body, or its path; fails at /fail."""
+    body = environ["wsgi.input"].read() or environ["PATH_INFO"].encode()
+    if environ["PATH_INFO"] == "/fail":
+        raise RuntimeError("broken application")
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]
 
 
 def request(*, method: str = "GET", version: str = "1.1", **changes: str | None) -> bytes:

@@ -28,7 +28,7 @@ class HeadWait:
     def __init__(self, waiting: set[HeadWait], seconds: float) -> None:
         self.since = monotonic()
         self._waiting = waiting
-        self._greenlet: Any = gevent.getcurrent()  # no type tells that it is more than a greenlet
+        self._greenlet: Any = gevent.getcurrent()  # a Greenlet, which its type does not tell
         self._limit = gevent.Timeout(seconds)
 
     def __enter__(self) -> HeadWait:
