@@ -17,14 +17,8 @@ from gtask.callbacks import CONNECTION_CALLBACKS
 from gtask.net.async_tcp import AsyncTcpConnection
 from gtask.net.connection import TcpConnection
 
+from ...support.hub import until
 from ...support.wait import SLOWNESS
-
-
-def until(condition: Any, seconds: float = 5.0) -> None:
-    """As `wait_until`, letting the hub run."""
-    with gevent.Timeout(seconds * SLOWNESS):
-        while not condition():
-            gevent.sleep(0.005)
 
 
 def recorded(connection: TcpConnection) -> list[tuple[Any, ...]]:
