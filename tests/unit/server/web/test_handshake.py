@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from gtask.server.web import handshake
+
 from ....support.websocket import (
     RawClient,
     ServiceThread,
@@ -109,3 +111,100 @@ def test_extensions_are_not_agreed_to(service):
     with RawClient(service.address) as raw:
         answer = raw.upgrade(sec_websocket_extensions="permessage-deflate")
         assert "sec-websocket-extensions" not in answer
+
+
+# -- the functions alone ---------------------------------------------------------------------------
+
+
+def environ(**changes: str | None) -> dict[str, str]:
+    """The WSGI environment of the handshake of RFC 6455 section 1.3; None removes a key."""
+    values = {
+        "REQUEST_METHOD": "GET",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "HTTP_HOST": "example.test",
+        "HTTP_UPGRADE": "websocket",
+        "HTTP_CONNECTION": "Upgrade",
+        "HTTP_SEC_WEBSOCKET_VERSION": "13",
+        "HTTP_SEC_WEBSOCKET_KEY": "dGhlIHNhbXBsZSBub25jZQ==",
+        **changes,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("upgrade", "asks"),
+    [("websocket", True), ("WebSocket", True), ("h2c, websocket", True), ("h2c", False), (None, False)],
+)  # fmt: skip
+def test_what_asks_for_a_websocket(upgrade, asks):
+    assert handshake.asks_for_websocket(environ(HTTP_UPGRADE=upgrade)) is asks
+
+
+def test_a_handshake_that_is_in_order_has_no_fault():
+    assert handshake.find_fault(environ(), ()) is None
+    assert handshake.find_fault(environ(CONTENT_LENGTH="0"), ()) is None
+    assert handshake.find_fault(environ(HTTP_CONNECTION="keep-alive, upgrade"), ()) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"REQUEST_METHOD": "POST"}, 405),
+        ({"SERVER_PROTOCOL": "HTTP/1.0"}, 400),
+        ({"HTTP_CONNECTION": None}, 400),
+        ({"HTTP_HOST": None}, 400),
+        ({"CONTENT_LENGTH": "1"}, 400),
+        ({"HTTP_TRANSFER_ENCODING": "chunked"}, 400),
+        ({"HTTP_SEC_WEBSOCKET_VERSION": "12"}, 426),
+        ({"HTTP_SEC_WEBSOCKET_KEY": "short"}, 400),
+        ({"HTTP_ORIGIN": "http://evil.test"}, 403),
+    ],
+)
+def test_each_fault_alone(changes, status):
+    refusal = handshake.find_fault(environ(**changes), ())
+    assert refusal.status.startswith(str(status))
+    assert refusal.why
+
+
+def test_the_first_fault_is_told_and_a_request_comes_before_its_headers():
+    changes = {"REQUEST_METHOD": "POST", "HTTP_SEC_WEBSOCKET_KEY": None, "HTTP_ORIGIN": "x"}
+    assert handshake.find_fault(environ(**changes), ()).headers == (("Allow", "GET"),)
+
+
+@pytest.mark.parametrize(
+    ("origin", "origins", "is_allowed"),
+    [
+        (None, (), True),
+        (None, ("https://a.test",), True),
+        ("https://example.test", (), True),
+        ("https://example.test:8443", (), False),
+        ("null", (), False),
+        ("null", ("*",), True),
+        ("https://A.test", ("https://b.test", "https://a.test/"), True),
+        ("https://example.test", ("https://a.test",), False),
+    ],
+)
+def test_origins(origin, origins, is_allowed):
+    assert handshake.is_origin_allowed(environ(HTTP_ORIGIN=origin), origins) is is_allowed
+
+
+def test_a_chooser_is_asked_only_when_something_is_offered():
+    asked = []
+    choose = lambda offered, request: asked.append((offered, request))  # noqa: E731
+    assert handshake.choose_subprotocol(choose, environ()) is None
+    assert handshake.choose_subprotocol(choose, environ(HTTP_SEC_WEBSOCKET_PROTOCOL=" , ")) is None
+    assert asked == []
+    offer = environ(HTTP_SEC_WEBSOCKET_PROTOCOL="a, b,")
+    assert handshake.choose_subprotocol(choose, offer) is None
+    assert asked == [(["a", "b"], offer)]
+    assert handshake.choose_subprotocol(None, offer) is None
+    assert handshake.choose_subprotocol(lambda offered, request: "b", offer) == "b"
+
+
+def test_the_answer_is_that_of_the_rfc():
+    assert handshake.upgrade_headers(environ(), "chat") == [
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+        ("Sec-WebSocket-Protocol", "chat"),
+    ]
+    assert len(handshake.upgrade_headers(environ(), None)) == 3
