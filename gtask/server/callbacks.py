@@ -5,6 +5,8 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+import gevent
+
 from ..address import format_address
 from ..net.reactor import Reactor
 from ..net.stream import State
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from ..worker import Worker
 
 IDLE_SECONDS = 1.0  # how long a drained connection may be silent before it is closed
+CLOSE_SECONDS = 1.0  # for the last calls of `on_close`
+CLOSE_STEP_SECONDS = 0.01
 
 
 class CallbackService:
@@ -79,9 +83,14 @@ class CallbackService:
         """The drain's time is up."""
 
     def abort(self) -> None:
-        """Close every connection now."""
+        """Close every connection now, and let `on_close` be called of each."""
+        stuck = self.running
         for connection in list(self.connections.values()):
             connection.destroy()
+        gevent.sleep(0)  # those calls are queued: they begin now
+        deadline = monotonic() + CLOSE_SECONDS
+        while self.running > stuck and monotonic() < deadline:
+            gevent.sleep(CLOSE_STEP_SECONDS)
 
     def oldest(self) -> tuple[int, float]:
         """Callbacks are not watched one by one."""
