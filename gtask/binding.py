@@ -55,7 +55,6 @@ class TaskFunction:
         self._plain_names = None if self._unreachable else self._names.keys()
         self._takes_any_names = self._surplus_names and not self._unreachable
         self._can_be_ordered = self._positions == [*self._names] and _is_plain(function)
-        self.first_name = self._positions[0] if positional and self._can_be_ordered else None
         self._max_positions = sys.maxsize if self._surplus_positions else len(positional)
         self._needs_names = [
             _wire_name(p.name)

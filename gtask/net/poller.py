@@ -5,8 +5,8 @@ Here one such call is for all that can be read, and streams are registered edge-
 the kernel need not look at each once more after its read. epoll(7) tells the rules: after an edge,
 what is there is taken until a read is not full, or else the edge is asked for again.
 
-A child that a task forks shares the epoll, so it must not wait on it: `leave`. It also holds
-registrations: an edge told of a stream that is closed is nobody's, or a read with nothing to read.
+A child that a task forks shares the epoll, so it must not wait on it (`after_fork_in_child`). It
+also holds registrations: an edge told of a stream that is closed is nobody's, or a read with nothing to read.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class Poller:
 
     def __init__(self, loop: Any, serve: Callable[[], None]) -> None:
         self._epoll: Any = monkey.get_original("select", "epoll")()
-        self._poll: Any = self._epoll.poll
+        self._wait: Any = self._epoll.poll
         self._serve = serve
         self._streams: list[PolledStream | None] = []  # by their descriptors
         self._watcher: Any = loop.io(self._epoll.fileno(), READ)
-        self._watcher.start(self.look)
+        self._watcher.start(self.poll)
 
     def close(self) -> None:
         """Tell no stream of anything more."""
@@ -54,7 +54,7 @@ class Poller:
         self._watcher.close()
         self._epoll.close()
 
-    def leave(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Take no edge from the process that this one was forked from."""
         self._watcher.stop()
 
@@ -74,10 +74,10 @@ class Poller:
         """Tell it of nothing more. The kernel's registration goes when `fd` is closed."""
         self._streams[fd] = None
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Read and serve what there is now; hub only."""
         streams = self._streams
-        ready: list[tuple[int, int]] = self._poll(0, MOST)
+        ready: list[tuple[int, int]] = self._wait(0, MOST)
         for fd, events in ready:
             stream = streams[fd]
             if stream is None:

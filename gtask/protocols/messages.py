@@ -19,15 +19,12 @@ from ..errors import (
     ProtocolError,
     TaskError,
 )
-from .jsontext import dumps, loads
+from .jsontext import dumps
 
-_SHORT: Final = 2000  # bytes; what ujson finds nested too deeply has more
 BARE: Final = 0
 JSONRPC: Final = 1
 LOOSE: Final = 2
 NO_ARGS: Final[list[Any]] = []  # never added to
-
-MAX_BATCH = 100
 
 # The heads and tails of replies are joined rather than dumped: it saves a dict and half of the
 # encoder's work in each reply.
@@ -106,52 +103,6 @@ class InvalidCall(Call):
     def __init__(self, problem: TaskError, id: str | int | None, dialect: int) -> None:
         super().__init__("", [], id, dialect, False)
         self.problem = problem
-
-
-class Opening:
-    """How an encoder begins the bare tasks of one function, so that only the rest need be parsed.
-
-    Args:
-        start: all up to the arguments, or with `is_named`, up to the value of the first of them.
-    """
-
-    def __init__(self, start: bytes, is_named: bool) -> None:
-        self._start = start
-        self._is_named = is_named
-        self._end = b"}}" if is_named else b"}"
-
-    def read(self, frame: bytes) -> Any:
-        """The arguments in a frame that begins so.
-
-        None if it does not, if they are not all that follows, or if that is not JSON: the frame
-        must be read as a whole then. So must one that is long enough to be nested too deeply.
-        """
-        start, end = self._start, self._end
-        if len(frame) > _SHORT or not frame.startswith(start) or not frame.endswith(end):
-            return None
-        try:
-            value = loads(frame[len(start) : len(frame) - len(end)])
-        except ProtocolError:
-            return None
-        return [value] if self._is_named else value
-
-
-def openings(function: str, argument: str | None) -> list[Opening]:
-    """How the encoders of PHP and Python begin a bare task of that function.
-
-    Args:
-        argument: the name of its first argument, if that can be passed by position.
-    """
-    name = dumps(function)
-    starts = [b'{"function":%b,"args":' % name, b'{"function": %b, "args": ' % name]
-    named: list[Opening] = []
-    if argument is not None:
-        first = dumps(argument)
-        named = [
-            Opening(starts[0] + b"{%b:" % first, True),
-            Opening(starts[1] + b"{%b: " % first, True),
-        ]
-    return named + [Opening(start, False) for start in starts]
 
 
 def read_message(message: Any, kind: type[Call] = Call) -> Call | InvalidCall | list[Any]:
@@ -251,7 +202,7 @@ def _call_params(params: Any) -> tuple[str, Any, float | None, bool]:
 
 
 def is_timeout(value: Any) -> bool:
-    """A finite number of seconds above 0 (1e999 is JSON and reads as infinity)."""
+    """A number of seconds above 0, as a call may allow."""
     return type(value) in (int, float) and 0 < value < 1e9
 
 

@@ -4,8 +4,9 @@ All that a worker can have before its fork is made by the mold, its hub included
 there once for a hundred workers. A worker writes on every page that it looks at, since each look
 at a Python object counts its references: the less it does after its fork, the more it shares.
 
-It talks to the master by the scoreboard and by messages on a socket; it listens to TERM (drain),
-HUP (a TERM that follows is a reload's), INT (stop now) and USR2 (report connections).
+A worker is a gevent `StreamServer` that is started on the master's listening socket. It talks to the
+master by the scoreboard and by messages on a socket; it listens to TERM (drain), HUP (a TERM that
+follows is a reload's), INT (stop now) and USR2 (report connections).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import signal
 import socket
 import ssl
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
 import ujson
@@ -30,11 +31,13 @@ from ..net.reactor import current_reactor
 from ..net.timer import Timer
 from ..protocols.tls import TlsFilter
 from ..scoreboard import Scoreboard, State
-from .acceptor import Acceptor
 from .callbacks import CallbackService
-from .gauge import Gauge
+from .engine import Engine
+from .fairness import Fairness
 from .load import describe
 from .service import TaskService
+from .shared_listener import SharedListener
+from .stats import WorkerStats
 
 if TYPE_CHECKING:
     from ..config import ServiceSettings
@@ -43,10 +46,58 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 0.25
-LOOK_SECONDS = 1.0  # between looks at limits: memory, idle connections, new siblings
-SWEEP_SECONDS = 0.05  # while draining
+CHECK_SECONDS = 1.0  # between checks of limits: memory, idle connections, new siblings
+DRAIN_CHECK_SECONDS = 0.05
+DRAIN_IDLE_SECONDS = 1.0  # what a peer that was told to go may stay silent
 REPORT_CONNECTIONS = 50  # a message to the master
 FAILED_TO_BOOT = 1
+
+
+class Service(Protocol):
+    """What serves the connections of a worker: tasks, callbacks, or websockets and HTTP."""
+
+    @property
+    def is_full(self) -> bool:
+        """No connection may be accepted now."""
+        ...
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing runs, waits or is connected."""
+        ...
+
+    def make_server(self, listener: socket.socket) -> SharedListener:
+        """The server that accepts connections for it, not started."""
+        ...
+
+    def accept(self, socket: Any, address: Any, tls: TlsFilter | None = None) -> None:
+        """Serve the peer on `socket`; hub only."""
+
+    def poll(self) -> None:
+        """Serve what has come already, before the loop turns."""
+
+    def after_fork_in_child(self) -> None:
+        """User code has forked this process off: leave the connections to the worker."""
+
+    def drain(self) -> None:
+        """Let the peers go."""
+
+    def close_idle(self, idle_seconds: float) -> None:
+        """Close connections that wait for nothing and were silent for so long."""
+
+    def stop(self) -> None:
+        """The drain's time is up: start nothing more."""
+
+    def abort(self) -> None:
+        """Close every connection now."""
+
+    def oldest(self) -> tuple[int, float]:
+        """1 + the number of the function that has been running longest, and since when."""
+        ...
+
+    def report(self) -> list[dict[str, Any]]:
+        """Each connection, for the operator."""
+        ...
 
 
 class WorkerProcess:
@@ -76,14 +127,14 @@ class WorkerProcess:
         self.settings = settings
         self.events = events
         self.stop_timeout = stop_timeout
-        self.gauge = Gauge(scoreboard)
+        self.stats = WorkerStats(scoreboard)
         self.reactor = current_reactor()
         self.row = self.pid = 0
-        self.told = Event()  # a signal came
+        self.signalled = Event()  # TERM or INT came
         self.is_hurried = False
         self.is_reloading = False
         self.asked_to_go = False
-        self.max_tasks = self.max_rss = self.next_look = 0.0
+        self.max_tasks = self.max_rss = self.next_check = 0.0
         self.title = f"gtask: {settings.name} %d {settings.listen}"
         self.tls = tls
         loop = self.reactor.loop
@@ -95,45 +146,39 @@ class WorkerProcess:
             (loop.fork(ref=False), self.on_fork),
             (loop.timer(BEAT_SECONDS, BEAT_SECONDS), self.beat),
         ]
-        self.service = self.make_service(listener)
-        self.acceptor = Acceptor(
+        self.fairness = Fairness(
             loop,
-            listener,
-            self.accept,
-            self.gauge,
+            self.stats,
             self.is_full,
             siblings=settings.count,
-            strict=bool(worker.served) and settings.concurrency == 1,
+            is_strict=bool(worker.served) and settings.concurrency == 1,
         )
-        if isinstance(self.service, TaskService):
-            self.acceptor.look = self.service.look
-        self.service.on_full = self.acceptor.reconsider
-        self.service.on_abandoned = self.on_abandoned
+        self.listener = listener
+        self.service = self.make_service()
+        self.server: SharedListener | None = None  # made in the worker
 
-    def make_service(self, listener: socket.socket) -> Any:
+    def make_service(self) -> Service:
+        """What serves the connections."""
         worker, settings = self.worker, self.settings
         if settings.listen.protocol == "websocket":
             from .web.service import WebSocketService  # not for text services: it takes memory
 
-            return WebSocketService(
-                worker,
-                self.reactor,
-                self.gauge,
-                address=listener.getsockname(),
-                is_tls=self.tls is not None,
-            )
+            return WebSocketService(worker, self.reactor, self.stats, is_tls=self.tls is not None)
         if not worker.served:
-            return CallbackService(worker, self.reactor, self.gauge)
-        return TaskService(
+            return CallbackService(worker, self.reactor, self.stats)
+        engine = Engine(
             worker.served,
             self.reactor,
-            self.gauge,
+            self.stats,
             concurrency=settings.concurrency,
             task_timeout=settings.task_timeout,
             max_frame_bytes=settings.max_frame_bytes,
             max_batch=settings.max_batch,
             max_send_buffer_bytes=settings.max_send_buffer_bytes,
         )
+        engine.turns.on_full = self.fairness.reconsider
+        engine.limits.on_abandoned = self.on_abandoned
+        return TaskService(engine)
 
     # -- the three parts of its life ----------------------------------------------------------
 
@@ -148,9 +193,9 @@ class WorkerProcess:
             self.boot(worker_id, row)
         except BaseException as error:  # the edge: on_worker_start is user code
             log.error("worker %s %d cannot start", self.worker.name, worker_id, exc_info=error)
-            self.tell("failed", reason=describe(error))
+            self.tell_master("failed", reason=describe(error))
             return FAILED_TO_BOOT
-        self.told.wait()
+        self.signalled.wait()
         if self.is_reloading:
             self.call("on_worker_reload")
         code = self.drain()
@@ -163,31 +208,34 @@ class WorkerProcess:
         self.row = row
         self.pid = os.getpid()
         self.worker.id = worker_id
-        self.gauge.boot(row, os.getpid())
+        self.stats.boot(row, os.getpid())
         self.max_tasks = _with_jitter(self.settings.max_tasks)
         self.max_rss = _with_jitter(self.settings.max_rss_mb) * 1024 * 1024
-        self.next_look = monotonic() + LOOK_SECONDS
+        self.next_check = monotonic() + CHECK_SECONDS
         for watcher, action in self.watchers:
             watcher.start(action)
         if self.worker.on_worker_start is not None:
             self.worker.on_worker_start(self.worker)
-        self.acceptor.start()
-        self.gauge.state(State.READY)
-        self.acceptor.refresh()
-        self.tell("ready")
+        self.server = self.service.make_server(self.listener)
+        self.server.share(self.accept, self.fairness, self.service.poll)
+        self.server.start()
+        self.stats.state(State.READY)
+        self.fairness.refresh()
+        self.tell_master("ready")
 
     def drain(self) -> int:
         """Accept no more, let running work end; returns 0, or 1 if it was cut off."""
         deadline = monotonic() + self.stop_timeout
-        self.acceptor.finish()
+        if self.server is not None:
+            self.server.finish()
         # Told only now: the master may then have the kernel refuse what is still in the queue.
-        self.gauge.state(State.DRAINING)
+        self.stats.state(State.DRAINING)
         if not self.is_hurried:
             self.service.drain()
             while not self.service.is_idle and monotonic() < deadline and not self.is_hurried:
-                self.told.clear()
-                self.told.wait(SWEEP_SECONDS)
-                self.service.sweep()
+                self.service.close_idle(DRAIN_IDLE_SECONDS)
+                self.signalled.clear()
+                self.signalled.wait(DRAIN_CHECK_SECONDS)
         self.service.stop()
         is_clean = bool(self.service.is_idle)
         self.service.abort()
@@ -209,16 +257,16 @@ class WorkerProcess:
     # -- connections --------------------------------------------------------------------------
 
     def is_full(self) -> bool:
-        return self.service.is_full or self.gauge.connections >= self.settings.max_connections
+        return self.service.is_full or self.stats.connections >= self.settings.max_connections
 
     def accept(self, client: Any, address: Any) -> None:
         """Take up a connection, if its network may connect; runs in the hub."""
         if self.settings.allow and not self.is_allowed(address):
-            self.gauge.refused()
+            self.stats.refused()
             log.debug("refused %s", format_address(address))
             client.close()
             return
-        self.gauge.accepted()
+        self.stats.accepted()
         tls = TlsFilter(self.tls, server_side=True) if self.tls is not None else None
         self.service.accept(client, address, tls)
 
@@ -232,14 +280,14 @@ class WorkerProcess:
     # -- signals and timers, in the hub -------------------------------------------------------
 
     def on_term(self) -> None:
-        self.told.set()
+        self.signalled.set()
 
     def on_hup(self) -> None:
         self.is_reloading = True  # the master sends TERM right after it
 
     def on_int(self) -> None:
         self.is_hurried = True
-        self.told.set()
+        self.signalled.set()
 
     def on_fork(self) -> None:
         """The loop has found itself in another process: in ours, or in a child that a task forked,
@@ -247,31 +295,32 @@ class WorkerProcess:
         if os.getpid() != self.pid:
             for watcher, _ in self.watchers:
                 watcher.stop()
-            self.acceptor.leave()
-            self.service.leave()
+            if self.server is not None:
+                self.server.after_fork_in_child()
+            self.service.after_fork_in_child()
 
     def on_report(self) -> None:
         report = self.service.report()
         for start in range(0, max(1, len(report)), REPORT_CONNECTIONS):
             part = report[start : start + REPORT_CONNECTIONS]
             last = start + REPORT_CONNECTIONS >= len(report)
-            self.tell("connections", connections=part, last=last)
+            self.tell_master("connections", connections=part, last=last)
 
     def on_abandoned(self, function: str) -> None:
         self.ask_to_go(f"task {function} ignores its time limit")
 
     def beat(self) -> None:
-        """Tell the master that the loop turns, and look at the limits now and then."""
-        self.gauge.beat(*self.service.oldest())
+        """Tell the master that the loop turns, and check the limits now and then."""
+        self.stats.beat(*self.service.oldest())
         now = monotonic()
-        if now < self.next_look or self.told.is_set():
+        if now < self.next_check or self.signalled.is_set():
             return
-        self.next_look = now + LOOK_SECONDS
-        self.acceptor.refresh()
+        self.next_check = now + CHECK_SECONDS
+        self.fairness.refresh()
         if self.settings.idle_timeout:
-            self.service.sweep(self.settings.idle_timeout)
-        if self.max_tasks and self.gauge.done >= self.max_tasks:
-            self.ask_to_go(f"max_tasks: {self.gauge.done} tasks done")
+            self.service.close_idle(self.settings.idle_timeout)
+        if self.max_tasks and self.stats.done >= self.max_tasks:
+            self.ask_to_go(f"max_tasks: {self.stats.done} tasks done")
         elif self.max_rss and (rss := _resident_bytes()) > self.max_rss:
             self.ask_to_go(f"max_rss_mb: {rss / 1048576:.0f} MB resident")
 
@@ -279,9 +328,9 @@ class WorkerProcess:
         """Ask for a replacement; the master drains us when that is up."""
         if not self.asked_to_go:
             self.asked_to_go = True
-            self.tell("recycle", reason=reason)
+            self.tell_master("recycle", reason=reason)
 
-    def tell(self, event: str, **details: Any) -> None:
+    def tell_master(self, event: str, **details: Any) -> None:
         message = {"event": event, "row": self.row, "pid": os.getpid(), **details}
         try:
             self.events.send(ujson.dumps(message).encode(), socket.MSG_DONTWAIT)

@@ -10,13 +10,13 @@ import gevent
 from ..address import format_address
 from ..net.reactor import Reactor
 from ..net.stream import State
-from .gauge import Gauge
+from .shared_listener import SharedListener, TextServer
+from .stats import WorkerStats
 from .worker_connection import WorkerConnection
 
 if TYPE_CHECKING:
     from ..worker import Worker
 
-IDLE_SECONDS = 1.0  # how long a drained connection may be silent before it is closed
 CLOSE_SECONDS = 1.0  # for the last calls of `on_close`
 CLOSE_STEP_SECONDS = 0.01
 
@@ -24,15 +24,17 @@ CLOSE_STEP_SECONDS = 0.01
 class CallbackService:
     """Gives the connections of one worker process to its callbacks."""
 
-    def __init__(self, worker: Worker, reactor: Reactor, gauge: Gauge) -> None:
+    def __init__(self, worker: Worker, reactor: Reactor, stats: WorkerStats) -> None:
         self.worker = worker
         self.reactor = reactor
-        self.gauge = gauge
+        self.stats = stats
         self.running = 0
         self.is_draining = False
-        self.on_full: Any = None
-        self.on_abandoned: Any = None
         self.connections: dict[int, WorkerConnection] = worker.connections
+
+    def make_server(self, listener: Any) -> SharedListener:
+        """The server that accepts connections for it."""
+        return TextServer(listener)
 
     def accept(self, socket: Any, address: Any, tls: Any = None) -> None:
         """Serve the peer on `socket`."""
@@ -40,35 +42,37 @@ class CallbackService:
         self.connections[connection.id] = connection
         connection._accept(socket, format_address(address), tls)
 
-    def leave(self) -> None:
+    def after_fork_in_child(self) -> None:
         """This is a child that a callback has forked: leave the connections to the worker."""
         for connection in self.connections.values():
             connection._pause()
 
+    def poll(self) -> None:
+        """Nothing: connections are read when the loop says so."""
+
     def forget(self, connection: WorkerConnection) -> None:
         """`connection` has been closed."""
         if self.connections.pop(connection.id, None) is not None:
-            self.gauge.closed(connection.bytes_read, connection.bytes_written)
+            self.stats.closed(connection.bytes_read, connection.bytes_written)
 
     def entered(self) -> None:
         """A greenlet begins to call the user."""
         self.running += 1
-        self.gauge.enter(monotonic())
-        self.gauge.done += 1
-        self.gauge.blocked(self.running)
-        self.gauge.executing[0] = 1
+        self.stats.enter(monotonic())
+        self.stats.done += 1
+        self.stats.set_running(self.running)
+        self.stats.executing[0] = 1
 
     def finished(self) -> None:
         """It is through."""
         self.running -= 1
-        self.gauge.blocked(self.running)
+        self.stats.set_running(self.running)
 
     def drain(self) -> None:
-        """Close each connection when its callbacks are through."""
+        """Let the peers go: `close_idle` closes each connection whose callbacks are through."""
         self.is_draining = True
-        self.sweep()
 
-    def sweep(self, idle_seconds: float = IDLE_SECONDS) -> None:
+    def close_idle(self, idle_seconds: float) -> None:
         """Close connections that wait for nothing and were silent for `idle_seconds`."""
         since = monotonic() - idle_seconds
         for connection in list(self.connections.values()):

@@ -3,44 +3,67 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
-
-from gevent import monkey
+from typing import Any, Protocol
 
 from ..binding import TaskFunction
 from ..errors import TaskError, TaskFailed
 from ..protocols.messages import Call, notification
 
-if TYPE_CHECKING:
-    from .dispatch import TaskConnection
-
 log = logging.getLogger("gtask.tasks")
 
-# The patched one tells greenlets apart, not threads.
-native_thread = monkey.get_original("_thread", "get_ident")
+
+class CallerConnection(Protocol):
+    """What a call needs of the connection that it came by."""
+
+    @property
+    def peer(self) -> str:
+        """The caller's address, for people."""
+        ...
+
+    def answer(self, call: Execution, reply: bytes) -> None:
+        """Give the call its one answer."""
+
+    def find(self, id: str | int) -> Execution | None:
+        """The call of that id, if it waits or has blocked."""
+
+    def run_waiting(self, call: Execution) -> None:
+        """A turn has become free for the call, which waited for one."""
+
+    def send_progress(self, line: bytes) -> None:
+        """Send a progress notification, from any native thread."""
 
 
 class Execution(Call):
     """A call that waits for its turn or has blocked; what `current_task` gives.
 
+    Moments are seconds of the monotonic clock.
+
     Attributes:
+        batch: the JSON-RPC batch that it is part of.
+        bound: the arguments, as its function takes them.
         deadline: when it is answered in any case, or None.
+        greenlet: the `TaskGreenlet` in which it has blocked.
+        has_turn: it is one of the service's running tasks.
         is_answered: its caller has been told something; what the task still does goes nowhere.
         is_done: it has ended.
+        is_outstanding: its connection counts it as not answered yet.
+        kills: how often its end was asked for.
+        started: when it got its turn.
+        timer: the loop's, for its deadline.
     """
 
-    # Class attributes instead of slots: most of them keep these values.
+    # Class attributes instead of slots: most calls keep most of these values.
     batch: Batch | None = None
     deadline: float | None = None
+    greenlet: Any = None
+    has_turn = False
     is_answered = False
-    is_counted = False  # it is one of the service's `running`
     is_done = False
-    is_kept = False  # it is one of its connection's outstanding calls
+    is_outstanding = False
     kills = 0
-    runner: Any = None
     timer: Any = None
     bound: tuple[list[Any], dict[str, Any]]
-    connection: TaskConnection
+    connection: CallerConnection
     started: float
     task: TaskFunction
 
@@ -53,17 +76,9 @@ class Execution(Call):
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Tell the caller, if it asked and keeps up with reading."""
-        if not self.wants_progress or self.is_answered:
-            return
-        line = notification(
-            "gtask.progress", {"id": self.id, "done": done, "total": total, "note": note}
-        )
-        connection = self.connection
-        if native_thread() == connection.service.thread:
-            connection.send_progress(line)
-        else:  # a `blocking` task, in its native thread
-            loop = connection._reactor.loop
-            loop.run_callback_threadsafe(connection.send_progress, line)
+        if self.wants_progress and not self.is_answered:
+            report = {"id": self.id, "done": done, "total": total, "note": note}
+            self.connection.send_progress(notification("gtask.progress", report))
 
     def set_limit(self, now: float, service_timeout: float) -> None:
         """The task starts: its own or its service's limit may come before its caller's."""
@@ -73,6 +88,17 @@ class Execution(Call):
             limit = service_timeout
         if limit and (self.deadline is None or now + limit < self.deadline):
             self.deadline = now + limit
+
+    def refuse(self, error: TaskError) -> None:
+        """Answer the caller instead of the task, if it has no answer yet."""
+        if not self.is_answered:
+            self.connection.answer(self, self.error(error))
+
+    def stop_timer(self) -> None:
+        """Nothing is to happen at the deadline any more."""
+        if self.timer is not None:
+            self.timer.close()
+            self.timer = None
 
 
 class Batch:

@@ -73,7 +73,7 @@ def _call(process: WorkerProcess, address: bytes) -> None:
         with gevent.Timeout(SECONDS):
             for _ in range(ROUNDS):
                 _call_from_several(address)
-                process.next_look = 0.0
+                process.next_check = 0.0
                 process.beat()
     except BaseException:
         log.exception("the rehearsal of a worker has failed")

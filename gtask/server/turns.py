@@ -1,117 +1,106 @@
-"""`Turn`: a greenlet that runs calls, one after the other."""
+"""`Turns`: which tasks run, at most `concurrency` of them, and which calls wait for their turn."""
 
 from __future__ import annotations
 
-import logging
+from collections import deque
 from collections.abc import Callable
-from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from greenlet import getcurrent, greenlet
-
-from ..binding import TaskFunction
-from ..tasks import running_task
+from ..errors import Draining, Overloaded
+from ..protocols.messages import BARE
 from .execution import Execution
+from .stats import WorkerStats
 
-if TYPE_CHECKING:
-    from .dispatch import TaskConnection
-    from .service import TaskService
-
-log = logging.getLogger("gtask.tasks")
-
-MAX_SPARE_TURNS = 128  # parked greenlets; each holds about 20 kB
-
-_switch = greenlet.switch
+MAX_WAITING = 10000  # JSON-RPC calls of one process that may wait for a turn
 
 
-class Turn:
-    """A greenlet that takes up calls of one connection after the other, parked in between.
+class Turns:
+    """The turns of one worker process.
 
-    It is used again because a new one costs 30 to 40 µs (see `gtask.net.reactor`).
+    A task that ends before it blocks needs none: nothing else can run meanwhile.
+
+    Args:
+        concurrency: tasks at once; others wait.
+        loop: gevent's.
 
     Attributes:
-        connection, task, function, args, id, dialect, started: of the call that runs now.
-        execution: that call as an object; made when somebody asks, since most never need one.
-        context: of the call that runs now; holds nothing but which call that is.
-        is_over: it is parked.
-        is_detached: its call has blocked, and the hub has gone on without it.
-        switch: let it go on, when it is parked with what to do.
-        throw: raise an exception in it.
+        running: how many turns are taken.
+        blocked: the tasks that have them.
+        waiting: the calls that wait for one, the first first.
+        is_closed: nothing more is started.
+        on_full: called when no turn is left.
     """
 
-    __slots__ = (
-        "_greenlet",
-        "_hub",
-        "_spare",
-        "args",
-        "connection",
-        "context",
-        "dialect",
-        "execution",
-        "function",
-        "id",
-        "is_detached",
-        "is_over",
-        "started",
-        "switch",
-        "task",
-        "throw",
-    )
+    def __init__(self, concurrency: int, loop: Any, stats: WorkerStats) -> None:
+        self.concurrency = concurrency
+        self.running = 0
+        self.blocked: set[Execution] = set()
+        self.waiting: deque[Execution] = deque()
+        self.is_closed = False
+        self.on_full: Callable[[], None] | None = None
+        self._loop = loop
+        self._stats = stats
 
-    connection: TaskConnection
-    task: TaskFunction
-    function: str
-    args: Any
-    id: Any
-    dialect: int
-    started: float
+    @property
+    def is_full(self) -> bool:
+        return self.running >= self.concurrency
 
-    def __init__(self, service: TaskService) -> None:
-        self._hub = service.reactor.hub
-        self._spare = service.spare_turns
-        self.execution: Execution | None = None
-        self.is_over = False
-        self.is_detached = False
-        own = self._greenlet = greenlet(self._run, self._hub)
-        self.switch: Any = own.switch
-        self.throw: Any = own.throw
-        self.renew_context()
+    def wait(self, call: Execution) -> bool:
+        """Queue a call; False if it was refused instead."""
+        if self.is_closed:
+            call.refuse(Draining("the server is shutting down"))
+        elif call.dialect != BARE and len(self.waiting) >= MAX_WAITING:
+            call.refuse(
+                Overloaded(f"{MAX_WAITING} calls are waiting already", {"retry_after": 1.0})
+            )
+        else:
+            self.waiting.append(call)
+            return True
+        return False
 
-    def renew_context(self) -> None:
-        """Forget the context variables that a call has set."""
-        self.context = self._greenlet.gr_context = Context()
-        self.context.run(running_task.set, self._asked)
+    def serve_waiting(self) -> None:
+        """Start what waits, as far as there are turns; only the hub may call this."""
+        while self.waiting and self.running < self.concurrency:
+            call = self.waiting.popleft()
+            if not call.is_answered:  # it may have timed out or been cancelled
+                call.connection.run_waiting(call)
 
-    def _run(self, work: Callable[[Turn], object]) -> None:
-        spare, hub = self._spare, self._hub
-        while True:
-            try:
-                work(self)
-            except BaseException:  # the edge: a kill that came between two calls, or our bug
-                log.exception("%r was cut off", self)
-            self.is_over = True
-            if len(spare) >= MAX_SPARE_TURNS:
-                return
-            self.execution = None
-            spare.append(self)
-            try:
-                work = _switch(hub)
-            except BaseException:  # thrown at us while parked, e.g. by a late kill
-                if self in spare:
-                    spare.remove(self)
-                return
+    def serve_waiting_soon(self) -> None:
+        """The same, from a greenlet."""
+        self._loop.run_callback(self.serve_waiting)
 
-    def _asked(self) -> Execution | None:
-        """What `current_task` gives; another greenlet may have a copy of a context of ours."""
-        return self.current() if getcurrent() is self._greenlet else None
+    def take(self, call: Execution) -> None:
+        """The call has blocked: from now on it is one of those that run."""
+        call.has_turn = True
+        self.blocked.add(call)
+        self.running += 1
+        self._stats.set_running(self.running)
+        if self.running == self.concurrency and self.on_full is not None:
+            self.on_full()
 
-    def current(self) -> Execution:
-        """The call that runs in this turn."""
-        execution = self.execution
-        if execution is None:
-            execution = Execution(self.function, self.args, self.id, self.dialect, False)
-            self.execution = execution
-            execution.connection = self.connection
-            execution.task = self.task
-            execution.set_limit(self.started, self.connection.service.task_timeout)
-        return execution
+    def give_back(self, call: Execution) -> None:
+        """The call has ended, or is given up."""
+        if call.has_turn:
+            call.has_turn = False
+            self.blocked.discard(call)
+            self.running -= 1
+            self._stats.set_running(self.running)
+            if self.waiting:
+                self.serve_waiting_soon()
+
+    def close(self) -> None:
+        """Refuse what waits and what still comes."""
+        self.is_closed = True
+        while self.waiting:
+            self.waiting.popleft().refuse(Draining("the server is shutting down"))
+
+    def oldest(self) -> tuple[int, float]:
+        """1 + the number of the function that has been running longest, and since when; or 0, 0."""
+        if not self.blocked:
+            return 0, 0.0
+        first = min(self.blocked, key=_started)
+        return first.task.number, first.started
+
+
+def _started(call: Execution) -> float:
+    return call.started

@@ -159,7 +159,7 @@ def test_a_hundred_asyncio_clients_at_once(service, url):
 
     asyncio.run(asyncio.wait_for(all_of_them(), 60 * SLOWNESS))
     service.wait_for("on_close", 100)
-    wait_until(lambda: service.gauge.connections == 0)
+    wait_until(lambda: service.stats.connections == 0)
 
 
 # -- ws -------------------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ from gtask.callbacks import CONNECTION_CALLBACKS
 from gtask.net.reactor import current_reactor
 from gtask.protocols.tls import TlsFilter
 from gtask.scoreboard import Scoreboard, State
-from gtask.server.acceptor import Acceptor
-from gtask.server.gauge import Gauge
+from gtask.server.fairness import Fairness
+from gtask.server.stats import WorkerStats
 from gtask.server.web.service import WebSocketService
 
 from .wait import SLOWNESS, wait_until
@@ -105,42 +105,41 @@ class ServiceThread:
     # What a worker process does with a service.
 
     def _serve(self, options: dict[str, Any]) -> None:
-        self.gauge = Gauge(Scoreboard(1))
+        self.stats = WorkerStats(Scoreboard(1))
         self.service = WebSocketService(
             self.worker,
             current_reactor(),
-            self.gauge,
-            address=self.address,
+            self.stats,
             is_tls=self._tls is not None,
             **options,
         )
-        self.acceptor = Acceptor(
-            current_reactor().loop, self._listener, self._accept, self.gauge, self._is_full
-        )
-        self.acceptor.start()
-        self.gauge.state(State.READY)
+        self.server = self.service.make_server(self._listener)
+        fairness = Fairness(current_reactor().loop, self.stats, self._is_full)
+        self.server.share(self._accept, fairness, self.service.poll)
+        self.server.start()
+        self.stats.state(State.READY)
 
     def _is_full(self) -> bool:
-        return self.gauge.connections >= self.worker.max_connections
+        return self.stats.connections >= self.worker.max_connections
 
     def _accept(self, client: Any, address: Any) -> None:
-        self.gauge.accepted()
+        self.stats.accepted()
         tls = TlsFilter(self._tls, server_side=True) if self._tls is not None else None
         self.service.accept(client, address, tls)
 
     def drain(self, seconds: float) -> None:
         """Let what runs end, for so many seconds; then close everything."""
-        self.acceptor.finish()
+        self.server.finish()
         self.service.drain()
         deadline = time.monotonic() + seconds
         while not self.service.is_idle and time.monotonic() < deadline:
+            self.service.close_idle(1.0)
             gevent.sleep(0.02)
-            self.service.sweep()
         self.stop()
 
     def stop(self) -> None:
         """Close everything."""
-        self.acceptor.finish()
+        self.server.finish()
         self.service.stop()
         self.service.abort()
 

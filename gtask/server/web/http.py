@@ -16,7 +16,7 @@ import gevent
 
 from ...address import format_address
 from ...protocols.tls import TlsFilter
-from ..gauge import Gauge
+from ..stats import WorkerStats
 from ..worker_connection import ConnectionOwner
 from . import handshake
 from .connection import WebSocketConnection
@@ -39,7 +39,7 @@ class FrontEnd(ConnectionOwner, Protocol):
         connections: the websockets, by their ids.
     """
 
-    gauge: Gauge
+    stats: WorkerStats
     origins: tuple[str, ...]
     handshake_timeout: float
     is_draining: bool

@@ -1,4 +1,4 @@
-"""`Server`: what the handlers of one worker process share, and the edge to them."""
+"""`WebServer`: what the handlers of one worker process share, and the edge to them."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ import logging
 from typing import Any
 
 from ...address import format_address
+from ..shared_listener import SharedListener
 from .gevent_websocket import WebSocketServer
 from .http import FrontEnd, Handler
 
 log = logging.getLogger(__name__)
 
 
-class Server(WebSocketServer):  # type: ignore[misc]
-    """gevent-websocket's server, given its connections by an `Acceptor` instead of listening."""
+class WebServer(SharedListener, WebSocketServer):  # type: ignore[misc]
+    """gevent-websocket's server, which is gevent's `StreamServer`, on the shared listening socket."""
 
     handler_class = Handler
     logger = log
 
-    def __init__(self, service: FrontEnd, address: Any, is_tls: bool) -> None:
+    def __init__(self, service: FrontEnd, listener: Any, is_tls: bool) -> None:
         self.service = service
+        address = listener.getsockname()
         host, port = address[:2] if isinstance(address, tuple) else ("", 0)
         super().__init__(
-            ("", 0),
+            listener,
             service.worker.application or websockets_only,
             log=None,
             error_log=log,
@@ -46,7 +48,7 @@ class Server(WebSocketServer):  # type: ignore[misc]
             log.exception("%s: request failed", format_address(address))
         finally:
             if not handler.is_upgraded:
-                self.service.gauge.closed(0, 0)
+                self.service.stats.closed(0, 0)
 
 
 def websockets_only(environ: dict[str, Any], start_response: Any) -> list[bytes]:

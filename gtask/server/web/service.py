@@ -16,11 +16,11 @@ from gevent.socket import socket as GeventSocket
 from ...net.reactor import Reactor
 from ...protocols.tls import TlsFilter
 from ...protocols.websocket import GOING_AWAY
-from ..callbacks import IDLE_SECONDS, CallbackService
-from ..gauge import Gauge
+from ..callbacks import CallbackService
+from ..stats import WorkerStats
 from .connection import WebSocketConnection
 from .limits import HTTP_SECONDS, HeadWait
-from .server import Server
+from .server import WebServer
 from .tls_socket import TlsSocket
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ class WebSocketService(CallbackService):
     """Gives the websockets of one worker process to its callbacks, plain HTTP to its application.
 
     Args:
-        address: of the listening socket.
         is_tls: connections come with a `TlsFilter`.
         ping_interval: seconds of silence before a Ping, and then before the end; 0: never.
         handshake_timeout: seconds for a request's head to arrive; also between two requests.
@@ -51,35 +50,41 @@ class WebSocketService(CallbackService):
         self,
         worker: Worker,
         reactor: Reactor,
-        gauge: Gauge,
+        stats: WorkerStats,
         *,
-        address: Any,
         is_tls: bool = False,
         ping_interval: float = 20.0,
         handshake_timeout: float = 10.0,
         send_timeout: float = 30.0,
     ) -> None:
-        super().__init__(worker, reactor, gauge)
+        super().__init__(worker, reactor, stats)
         self.ping_interval = ping_interval
         self.handshake_timeout = handshake_timeout
         self.send_timeout = send_timeout
         self.origins = worker.settings().origins
         self.waiting: set[HeadWait] = set()
         self._handlers = Group()
-        self._server = Server(self, address, is_tls)
+        self._is_tls = is_tls
+        self._server: WebServer | None = None
         period = min(ping_interval or send_timeout, send_timeout) / 4
         self._checker = reactor.loop.timer(period, period)
         self._checker.start(self._check, update=True)
+
+    def make_server(self, listener: Any) -> WebServer:
+        """The server that accepts connections for it."""
+        self._server = WebServer(self, listener, self._is_tls)
+        return self._server
 
     def accept(self, socket: Any, address: Any, tls: TlsFilter | None = None) -> None:
         """Serve the peer on `socket`."""
         sock = GeventSocket(socket.family, socket.type, 0, socket.detach())
         sock.settimeout(HTTP_SECONDS)
+        assert self._server is not None
         self._handlers.spawn(
             self._server.handle, TlsSocket(sock, tls) if tls is not None else sock, address
         )
 
-    def sweep(self, idle_seconds: float = IDLE_SECONDS) -> None:
+    def close_idle(self, idle_seconds: float) -> None:
         """As for text; when draining, also give up on requests that nobody sends."""
         since = monotonic() - idle_seconds
         for connection in list(self.connections.values()):

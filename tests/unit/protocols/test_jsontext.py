@@ -1,4 +1,4 @@
-"""Strict JSON on ujson: the same verdict as RFC 8259, the same values as the standard library."""
+"""JSON: the verdict of RFC 8259, the values of the standard library."""
 
 from __future__ import annotations
 
@@ -77,11 +77,7 @@ def test_a_mutated_text_gets_the_verdict_of_the_standard_library(value, edits):
     accepted, ours = verdict(text.encode())
     assert accepted == expected, text
     if accepted:
-        assert ours == theirs or text_has_huge_number(theirs)
-
-
-def text_has_huge_number(value: object) -> bool:
-    return "inf" in repr(value).lower() or "nan" in repr(value).lower()
+        assert ours == theirs
 
 
 @given(st.text(alphabet='-+.0123eE[], "2N', max_size=12))

@@ -17,7 +17,6 @@ from gtask.protocols.messages import (
     Call,
     InvalidCall,
     notification,
-    openings,
     read_message,
 )
 
@@ -28,25 +27,6 @@ names = st.text(min_size=1, max_size=10).filter(lambda name: not name.startswith
 
 def as_tuple(call: Call) -> tuple:
     return call.function, call.args, call.id, call.dialect, call.is_notification, call.timeout
-
-
-members = st.dictionaries(st.sampled_from(["a", "args", "function"]), st.integers(), max_size=2)
-tails = st.sampled_from(
-    ["}", "}}", "]}", " }", "} ", "", "x}", ',"timeout":1}', ',"args":{}}', ',"a":{}}']
-)
-
-
-@given(names, members | args, tails, st.sampled_from([(",", ":"), None]))
-def test_a_frame_read_by_its_opening_says_the_same_as_when_read_whole(name, args, tail, separators):
-    frame = json.dumps({"function": name, "args": args}, separators=separators)[:-1] + tail
-    readings = [opening.read(frame.encode()) for opening in openings(name, "a")]
-    for reading in readings:
-        if reading is not None:
-            first_only = {"a": reading[0]} if type(reading) is list and len(reading) == 1 else None
-            assert json.loads(frame)["args"] in (reading, first_only)
-            assert json.loads(frame).keys() == {"function", "args"}
-    if tail == "}":
-        assert readings.count(None) == (2 if isinstance(args, dict) and [*args] == ["a"] else 3)
 
 
 @given(names, args)

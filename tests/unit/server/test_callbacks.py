@@ -16,7 +16,7 @@ from gtask.callbacks import CONNECTION_CALLBACKS
 from gtask.net.reactor import current_reactor
 from gtask.scoreboard import Scoreboard
 from gtask.server.callbacks import CLOSE_SECONDS, CallbackService
-from gtask.server.gauge import Gauge
+from gtask.server.stats import WorkerStats
 
 from ...support.hub import until
 
@@ -33,8 +33,8 @@ class Service:
         self.worker = Worker("text://127.0.0.1:0")
         for name in CONNECTION_CALLBACKS:
             setattr(self.worker, name, self._recorder(name))
-        self.gauge = Gauge(Scoreboard(1))
-        self.service = CallbackService(self.worker, current_reactor(), self.gauge)
+        self.stats = WorkerStats(Scoreboard(1))
+        self.service = CallbackService(self.worker, current_reactor(), self.stats)
         self._peers: list[Any] = []
 
     def _recorder(self, name: str) -> Callable[..., None]:
@@ -44,7 +44,7 @@ class Service:
         """A peer, and the connection that the service has with it."""
         near, far = gevent.socket.socketpair()
         known = set(self.service.connections)
-        self.gauge.accepted()
+        self.stats.accepted()
         self.service.accept(_socket.socket(far.family, far.type, 0, far.detach()), ("::1", 5))
         (id,) = set(self.service.connections) - known
         self._peers.append(near)
@@ -138,7 +138,7 @@ def test_there_is_one_on_close_for_each_connection(service, end):
     gevent.sleep(0.02)
     assert service.events == [("on_connect", connection), ("on_close", connection)]
     assert service.service.connections == {}
-    assert service.gauge.connections == 0
+    assert service.stats.connections == 0
 
 
 @pytest.mark.parametrize(
@@ -166,11 +166,11 @@ def test_what_the_scoreboard_and_the_operator_are_told(service):
     service.worker.on_message = lambda connection, data: gate.wait()
     peer, _ = service.connect()
     until(lambda: service.named("on_connect"))
-    done = service.gauge.done
+    done = service.stats.done
     peer.sendall(b"block\n")
     until(lambda: service.service.running == 1)
-    assert service.gauge.running == 1
-    assert service.gauge.done == done + 1
+    assert service.stats.running == 1
+    assert service.stats.done == done + 1
     (line,) = service.service.report()
     assert line["peer"] == "[::1]:5"
     assert line["protocol"] == "text"
@@ -178,7 +178,7 @@ def test_what_the_scoreboard_and_the_operator_are_told(service):
     assert line["bytes_read"] == 6
     assert not service.service.is_idle
     gate.set()
-    until(lambda: service.gauge.running == 0)
+    until(lambda: service.stats.running == 0)
     assert service.service.report()[0]["outstanding"] == 0
 
 
@@ -193,7 +193,7 @@ def test_closing_idle_connections_spares_busy_ones_and_those_that_send(service):
     for connection in (idle, fed, busy):
         connection.last_active -= 100
     fed.send("news")
-    service.service.sweep(50)
+    service.service.close_idle(50.0)
     until(lambda: service.named("on_close"))
     assert list(service.service.connections.values()) == [fed, busy]
     gate.set()
@@ -211,7 +211,7 @@ def test_a_drain_ends_when_the_last_callback_has(service):
     gate.set()
     until(lambda: service.service.running == 0)
     connection.last_active -= 100
-    service.service.sweep()
+    service.service.close_idle(1.0)
     assert service.service.is_idle
     service.service.abort()
     assert service.named("on_close") == [()]
@@ -235,7 +235,7 @@ def test_aborting_has_every_end_told_but_waits_for_no_callback_that_is_stuck(ser
 def test_a_child_that_was_forked_hears_nothing(service):
     peer, _ = service.connect()
     until(lambda: service.named("on_connect"))
-    service.service.leave()
+    service.service.after_fork_in_child()
     peer.sendall(b"for the parent\n")
     gevent.sleep(0.02)
     assert service.named("on_message") == []

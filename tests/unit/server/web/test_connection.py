@@ -34,7 +34,7 @@ def test_a_peer_that_vanishes(service, client, begun, end):
     wait_until(lambda: service.named("on_connect"))
     end(client)
     service.wait_for("on_close")
-    wait_until(lambda: service.gauge.connections == 0)
+    wait_until(lambda: service.stats.connections == 0)
     assert service.service.connections == {}
     assert [event[0] for event in service.events] == ["on_connect", "on_close"]
 

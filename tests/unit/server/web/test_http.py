@@ -45,7 +45,7 @@ def test_what_is_no_http_ends_quietly(service, caplog, capfd, garbage):
         except OSError:  # reset, as it was closed before the end of that
             answer = b""
         assert answer[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.1 414", b"HTTP/1.1 426")
-    wait_until(lambda: service.gauge.connections == 0)
+    wait_until(lambda: service.stats.connections == 0)
     assert "Traceback" not in caplog.text + capfd.readouterr().err
     with RawClient(service.address) as raw:
         raw.upgrade()
@@ -61,7 +61,7 @@ def test_a_peer_that_resets_during_the_handshake(service, caplog, capfd, begun):
     with RawClient(service.address) as raw:
         raw.upgrade()
         assert raw.echo("still served")
-    wait_until(lambda: service.gauge.connections == 0)
+    wait_until(lambda: service.stats.connections == 0)
     assert len(service.named("on_connect")) == len(service.named("on_close"))
     assert "Traceback" not in caplog.text + capfd.readouterr().err
 
@@ -74,7 +74,7 @@ def test_a_request_that_does_not_come_is_not_waited_for(begun):
     with ServiceThread(handshake_timeout=0.2) as service, RawClient(service.address) as raw:
         raw.send(begun)
         assert raw.rest() == b""
-        wait_until(lambda: service.gauge.connections == 0)
+        wait_until(lambda: service.stats.connections == 0)
 
 
 def test_a_request_that_drips_is_not_waited_for():

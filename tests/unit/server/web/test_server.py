@@ -24,7 +24,7 @@ def test_a_handler_that_fails_costs_its_own_connection(service, monkeypatch, cap
         with RawClient(service.address) as raw:
             raw.send(request())
             assert b"HTTP" not in raw.rest()
-        wait_until(lambda: service.gauge.connections == 0)
+        wait_until(lambda: service.stats.connections == 0)
     told = [record for record in caplog.records if record.name == "gtask.server.web.server"]
     assert [record.levelname for record in told] == [level]
     assert str(error) in caplog.text

@@ -24,14 +24,14 @@ def test_what_the_scoreboard_is_told(service):
         raw.upgrade()
         connection = service.connection
         assert service.worker.connections == {connection.id: connection}
-        assert service.gauge.connections == 1
+        assert service.stats.connections == 1
         assert raw.echo("hi")
         wait_until(lambda: service.service.running == 0)
-        assert service.gauge.done > 0
+        assert service.stats.done > 0
     with RawClient(service.address) as raw:
         raw.send(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
         assert raw.rest().startswith(b"HTTP/1.1 426")
-    wait_until(lambda: service.gauge.connections == 0)
+    wait_until(lambda: service.stats.connections == 0)
     assert service.worker.connections == {}
 
 
@@ -80,11 +80,11 @@ def test_a_drain_does_not_wait_for_requests_that_nobody_sends():
     ):
         kept.send(b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n")
         assert kept.read_answer()[0] == 200
-        wait_until(lambda: service.gauge.connections == 2)
+        wait_until(lambda: service.stats.connections == 2)
         begin = time.monotonic()
         service.call(service.drain, 10)
         assert time.monotonic() - begin < 5
-        assert service.gauge.connections == 0
+        assert service.stats.connections == 0
 
 
 def test_a_drain_ends_at_its_time_limit(service):

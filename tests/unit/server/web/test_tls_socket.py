@@ -46,7 +46,7 @@ def test_a_tls_handshake_that_does_not_come_is_not_waited_for(server_context, be
     with ServiceThread(**options) as service, RawClient(service.address) as raw:
         raw.send(begun)
         assert raw.rest() == b""
-        wait_until(lambda: service.gauge.connections == 0)
+        wait_until(lambda: service.stats.connections == 0)
 
 
 def test_tls(certificate, server_context):
@@ -65,4 +65,4 @@ def test_tls(certificate, server_context):
         with RawClient(service.address) as plain:
             plain.send(request())
             assert b"101" not in plain.rest()
-        wait_until(lambda: service.gauge.connections == 0)
+        wait_until(lambda: service.stats.connections == 0)

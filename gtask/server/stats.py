@@ -1,6 +1,7 @@
-"""What a worker tells of itself: its row and its load on the scoreboard.
+"""What a worker tells of itself: the counts of its row on the scoreboard, and its load.
 
-Plain stores into shared memory, about 50 ns each, so that `status` needs nothing from a worker.
+These are plain stores into shared memory, about 50 ns each, so that `status` needs nothing from a
+worker. Moments are seconds of the monotonic clock.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ from .. import scoreboard as board
 from ..scoreboard import Scoreboard, State
 
 MAX_LOAD: Final = board.ABSENT - 1
+EXACT_SECONDS: Final = 0.001  # how exactly it is told since when a function has the CPU
 
 
-class Gauge:
-    """The writer of one row.
+class WorkerStats:
+    """The one writer of a row.
 
     Attributes:
-        connections, running, done: the counts so far; `running` are the tasks that have blocked.
-        executing: a cell, for the number of the function that gets the CPU.
-        number: what stands there, so that it need not be written for each of a run of tasks.
-        since: a cell, for when it got it.
+        connections: open now.
+        running: tasks that have blocked and go on later; the one on the CPU is not among them.
+        done: tasks since the process started.
+        executing: memory of the one cell for 1 + the number of the function on the CPU, 0 for none.
+        number: what stands in that cell, so that a run of equal tasks need not write it again.
+        since: memory of the one cell that tells since when it has the CPU.
         on_change: called when the load has changed; set while somebody waits for that.
     """
 
@@ -51,9 +55,9 @@ class Gauge:
         self._is_compared = False
         self.connections = self.running = self.done = self.number = 0
         self.on_change: Callable[[], None] | None = None
-        self._move(0)
+        self._take_row(0)
 
-    def _move(self, row: int) -> None:
+    def _take_row(self, row: int) -> None:
         self._row = row
         self._base = row * board.CELLS
         self._done = self._int_cell(board.DONE)
@@ -67,44 +71,85 @@ class Gauge:
         return self.ints[self._base + cell : self._base + cell + 1]
 
     def boot(self, row: int, pid: int) -> None:
-        """A process has taken `row`."""
-        self._move(row)
+        """The process `pid` has taken `row`."""
+        self._take_row(row)
         self.ints[self._base + board.PID] = pid
         self.floats[self._base + board.STARTED] = monotonic()
         self.state(State.BOOTING)
         self.beat(0, 0.0)
 
     def state(self, state: State) -> None:
-        """Tell the state; only a READY worker's siblings compare their load with its."""
+        """Tell the state; siblings compare their load with that of READY workers only."""
         self.ints[self._base + board.STATE] = state
         self._is_compared = state == State.READY
         if self._is_compared:
-            self._load()
+            self._tell_load()
         else:
             self._loads[self._row] = board.ABSENT
 
     def beat(self, oldest: int, since: float) -> None:
-        """The loop turns; `oldest` is 1 + the number of the function that runs longest."""
+        """The loop turns.
+
+        Args:
+            oldest: 1 + the number of the function that has been running longest; 0: none.
+            since: when that began.
+        """
         base = self._base
         self.ints[base + board.EXECUTING] = 0
         self.ints[base + board.OLDEST] = oldest
         self.floats[base + board.OLDEST_SINCE] = since
         self.floats[base + board.HEARTBEAT] = monotonic()
 
+    # -- connections --------------------------------------------------------------------------
+
     def accepted(self) -> None:
         """A connection has been opened."""
         self.ints[self._base + board.ACCEPTED] += 1
-        self.connected(self.connections + 1)
+        self._set_connections(self.connections + 1)
 
     def refused(self) -> None:
         """A connection has been turned away."""
         self.ints[self._base + board.REFUSED] += 1
 
     def closed(self, bytes_read: int, bytes_written: int) -> None:
-        """A connection has been closed."""
+        """A connection has been closed, over which so many octets went."""
         self.ints[self._base + board.BYTES_READ] += bytes_read
         self.ints[self._base + board.BYTES_WRITTEN] += bytes_written
-        self.connected(self.connections - 1)
+        self._set_connections(self.connections - 1)
+
+    def _set_connections(self, connections: int) -> None:
+        self.connections = connections
+        self.ints[self._base + board.CONNECTIONS] = connections
+        self._tell_load()
+
+    # -- tasks --------------------------------------------------------------------------------
+
+    def enter(self, now: float) -> None:
+        """The loop gives the CPU to user code, which stores its function's number itself."""
+        if now - self._entered > EXACT_SECONDS:  # so it is mostly without a store
+            self._entered = self.since[0] = now
+
+    def back_in_loop(self) -> None:
+        """The loop has the CPU again."""
+        self.number = self.executing[0] = 0
+        self._done[0] = self.done
+
+    def set_running(self, running: int) -> None:
+        """So many tasks have blocked and still run."""
+        self.running = running
+        self.ints[self._base + board.RUNNING] = running
+        self.back_in_loop()
+        self._tell_load()
+
+    def failed(self) -> None:
+        """A task has failed."""
+        self.ints[self._base + board.FAILED] += 1
+
+    def abandoned(self) -> None:
+        """A task that ignores its end has been given up."""
+        self.ints[self._base + board.ABANDONED] += 1
+
+    # -- load: connections and running tasks --------------------------------------------------
 
     def siblings(self) -> int:
         """How many of the first rows hold all workers that are compared, this one included."""
@@ -118,38 +163,7 @@ class Gauge:
         least = 0 if idle >= 0 and not loads[idle] else min(loads)
         return self.connections + self.running - least, least
 
-    def connected(self, connections: int) -> None:
-        """So many connections are open."""
-        self.connections = connections
-        self.ints[self._base + board.CONNECTIONS] = connections
-        self._load()
-
-    def enter(self, now: float) -> None:
-        """The loop gives the CPU to user code, which stores its function's number itself."""
-        if now - self._entered > 0.001:  # as exact as anybody needs, and mostly without a store
-            self._entered = self.since[0] = now
-
-    def leave(self) -> None:
-        """The loop has the CPU again."""
-        self.number = self.executing[0] = 0
-        self._done[0] = self.done
-
-    def blocked(self, running: int) -> None:
-        """So many tasks have blocked and still run."""
-        self.running = running
-        self.ints[self._base + board.RUNNING] = running
-        self.leave()
-        self._load()
-
-    def failed(self) -> None:
-        """A task has failed."""
-        self.ints[self._base + board.FAILED] += 1
-
-    def abandoned(self) -> None:
-        """A task that ignores its end has been given up."""
-        self.ints[self._base + board.ABANDONED] += 1
-
-    def _load(self) -> None:
+    def _tell_load(self) -> None:
         if self._is_compared:
             load = self.connections + self.running
             self._loads[self._row] = load if load < MAX_LOAD else MAX_LOAD

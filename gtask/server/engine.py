@@ -1,0 +1,60 @@
+"""`Engine`: what all connections of one worker process share to run its tasks."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from gevent import monkey
+
+from ..binding import TaskFunction
+from ..net.reactor import Reactor
+from .limits import Limits
+from .ready import ReadyQueue
+from .stats import WorkerStats
+from .turns import Turns
+
+# The patched one tells greenlets apart, not threads.
+native_thread_id: Final[Any] = monkey.get_original("_thread", "get_ident")
+
+
+class Engine:
+    """The parts that take a call from its frame to its reply.
+
+    Args:
+        tasks: what may be called, by name; they are numbered here, for the scoreboard.
+        concurrency: tasks at once; others wait.
+        task_timeout: seconds a task may take by default; 0 is no limit.
+
+    Attributes:
+        connections: all that are open.
+        is_draining: peers are to go.
+        thread: the native thread that all of this runs in.
+    """
+
+    def __init__(
+        self,
+        tasks: dict[str, TaskFunction],
+        reactor: Reactor,
+        stats: WorkerStats,
+        *,
+        concurrency: int,
+        task_timeout: float,
+        max_frame_bytes: int,
+        max_batch: int,
+        max_send_buffer_bytes: int,
+    ) -> None:
+        self.tasks = tasks
+        for number, task in enumerate(tasks.values(), 1):
+            task.number = number
+        self.reactor = reactor
+        self.stats = stats
+        self.task_timeout = task_timeout
+        self.max_frame_bytes = max_frame_bytes
+        self.max_batch = max_batch
+        self.max_send_buffer_bytes = max_send_buffer_bytes
+        self.turns = Turns(concurrency, reactor.loop, stats)
+        self.limits = Limits(reactor.loop, self.turns, stats)
+        self.ready = ReadyQueue(reactor.hub, task_timeout, stats)
+        self.thread: int = native_thread_id()
+        self.connections: set[Any] = set()
+        self.is_draining = False

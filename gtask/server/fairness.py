@@ -1,0 +1,136 @@
+"""`Fairness`: which of a service's processes accepts the next connection.
+
+A worker that is full shuts its gate, and so does one that has more to do than the idlest, for a
+moment: the kernel then wakes somebody else. That makes the listen queue the one queue of the
+service, and the idlest workers its servers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from .gate import Gate
+from .stats import WorkerStats
+
+DEFER_SECONDS = 0.002  # for each connection that we have more than the idlest
+MAX_DEFER_SECONDS = 0.02  # then accept anyway: the idlest may be stuck
+
+
+class Fairness:
+    """Opens and shuts a gate, as the loads of this process and its siblings are.
+
+    Args:
+        loop: gevent's.
+        stats: our load and our siblings'.
+        is_full: nothing may be accepted now; when it becomes so, call `reconsider`.
+        siblings: how many processes the service has, as configured; more are found.
+        is_strict: accept only as the idlest of all, and reluctantly where nobody is idle (for
+            services that run one task at a time).
+
+    Attributes:
+        gate: None while nothing is accepted at all.
+        is_shared: there are several processes.
+        accepted: connections, in this turn of the loop.
+    """
+
+    def __init__(
+        self,
+        loop: Any,
+        stats: WorkerStats,
+        is_full: Callable[[], bool],
+        *,
+        siblings: int = 1,
+        is_strict: bool = False,
+    ) -> None:
+        self._loop = loop
+        self._stats = stats
+        self._is_full = is_full
+        self._is_strict = is_strict
+        self._configured = self._rows = siblings
+        self.is_shared = siblings > 1
+        self._deferred_at = 0.0  # since when we wait for an idler sibling to accept; 0: we do not
+        self.accepted = 0
+        self._timer: Any = None
+        self.gate: Gate | None = None
+
+    def start(self, gate: Gate) -> None:
+        """Take part in accepting."""
+        self.gate = gate
+        self.refresh()
+
+    def stop(self) -> None:
+        """Take no part any more."""
+        self.gate = None
+        self._stats.on_change = None
+        self._stop_timer()
+
+    def refresh(self) -> None:
+        """To be called every second: look for new siblings, and for a wake-up that was lost."""
+        self._rows = max(self._configured, self._stats.siblings())
+        self.is_shared = self._rows > 1
+        gate = self.gate
+        if gate is not None and gate.is_open:
+            gate.shut()
+            gate.open()  # registering anew has the kernel look at the queue
+        self.reconsider()
+
+    def burst(self) -> int:
+        """How many connections to accept before the loop turns again.
+
+        One; a busy process without siblings takes one more than came in the turn before. That
+        saves it most turns of its loop where each task has a connection of its own.
+        """
+        most = self.accepted + 1 if self._rows == 1 and self._stats.connections > 1 else 1
+        self.accepted = 0
+        return most
+
+    def reconsider(self) -> None:
+        """Open or shut the gate, as the loads are now."""
+        gate = self.gate
+        if gate is None:
+            return
+        if self._is_full():
+            self._deferred_at = 0.0
+            gate.shut()
+            self._stats.on_change = self.reconsider
+            return
+        if self._rows > 1:
+            excess, least = self._stats.excess(self._rows)
+            if self._is_strict and not excess and least:
+                excess = 1  # all have as many: one of those may be just about to close
+            if excess > (0 if self._is_strict else 1 + least // 8) and self._may_defer(excess):
+                gate.shut()
+                self._stats.on_change = self.reconsider
+                return
+        self._deferred_at = 0.0
+        self._stats.on_change = None
+        gate.open()
+
+    def pause(self, seconds: float) -> None:
+        """Accept nothing for so long."""
+        if self.gate is not None:
+            self.gate.shut()
+            self._reconsider_in(seconds)
+
+    def _may_defer(self, excess: int) -> bool:
+        now = monotonic()
+        if not self._deferred_at:
+            self._deferred_at = now
+        left = self._deferred_at + MAX_DEFER_SECONDS - now
+        if left <= 0:
+            return False
+        self._reconsider_in(min(left, DEFER_SECONDS * excess))
+        return True
+
+    def _reconsider_in(self, seconds: float) -> None:
+        self._stop_timer()
+        self._timer = self._loop.timer(seconds)
+        self._timer.start(self.reconsider)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
