@@ -22,7 +22,12 @@ CLOSE_STEP_SECONDS = 0.01
 
 
 class CallbackService:
-    """Gives the connections of one worker process to its callbacks."""
+    """Gives the connections of one worker process to its callbacks.
+
+    Attributes:
+        running: greenlets that are calling the user, each for one connection.
+        connections: the open ones, by their ids; the user has them as `worker.connections`.
+    """
 
     def __init__(self, worker: Worker, reactor: Reactor, stats: WorkerStats) -> None:
         self.worker = worker
