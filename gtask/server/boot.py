@@ -26,7 +26,7 @@ import gevent
 import ujson
 from gevent.event import Event
 
-from ..net.connection import format_address
+from ..address import format_address
 from ..net.reactor import current_reactor
 from ..net.timer import Timer
 from ..protocols.tls import TlsFilter
@@ -161,7 +161,7 @@ class WorkerProcess:
         """What serves the connections."""
         worker, settings = self.worker, self.settings
         if settings.listen.protocol == "websocket":
-            from .websocket import WebSocketService  # not for text services: it takes memory
+            from .web.service import WebSocketService  # not for text services: it takes memory
 
             return WebSocketService(worker, self.reactor, self.stats, is_tls=self.tls is not None)
         if not worker.served:

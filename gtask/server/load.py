@@ -16,9 +16,10 @@ from dataclasses import fields
 from types import ModuleType
 from typing import Any, TypeVar
 
+from ..callbacks import CONNECTION_CALLBACKS, WORKER_CALLBACKS
 from ..config import ServiceSettings, Settings
 from ..errors import ConfigError
-from ..worker import CALLBACKS, Worker
+from ..worker import Worker
 
 T = TypeVar("T")
 
@@ -111,7 +112,8 @@ def _import(key: str, name: str, problems: list[str]) -> ModuleType | Any:
 
 
 def _take_callbacks(worker: Worker, handler: ModuleType, problems: list[str]) -> None:
-    found = {name: getattr(handler, name) for name in CALLBACKS if hasattr(handler, name)}
+    names = (*WORKER_CALLBACKS, *CONNECTION_CALLBACKS)
+    found = {name: getattr(handler, name) for name in names if hasattr(handler, name)}
     for name, callback in found.items():
         if callback is not None and not callable(callback):
             problems.append(f"handler: {handler.__name__}.{name} is not a function")
