@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from ..config import load_settings
+    from ..config import find_master, load_settings
     from ..errors import ConfigError
 
     try:
@@ -80,7 +80,7 @@ def _run(options: argparse.Namespace) -> int:
     except ConfigError as error:
         if options.command not in ("stop", "status", "connections"):
             return _complain(BAD_CONFIGURATION, *error.problems)
-        settings = _settings_without_services(options.config)  # what runs can still be talked to
+        settings = find_master(options.config)
     match options.command:
         case "start":
             return _start(settings, options.daemon)
@@ -102,21 +102,6 @@ def _complain(code: int, *lines: str) -> int:
     for line in lines:
         print(line if code == BAD_CONFIGURATION else f"gtask-worker: {line}", file=sys.stderr)
     return code
-
-
-def _settings_without_services(path: str) -> Settings:
-    import configparser
-
-    from ..config import Settings
-
-    parser = configparser.ConfigParser(
-        interpolation=None, delimiters=("=",), inline_comment_prefixes=(";",), strict=False
-    )
-    with contextlib.suppress(OSError, ValueError, configparser.Error):
-        parser.read(path)
-    pid_file = parser.get("gtask", "pid_file", fallback="").strip()
-    control = parser.get("gtask", "control", fallback="").strip()
-    return Settings(pid_file=pid_file, control=control, file=path)
 
 
 # -- start and check --------------------------------------------------------------------------
