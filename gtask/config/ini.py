@@ -85,8 +85,8 @@ def parse_settings(text: str, file: str = "") -> Settings:
 def read_sections(text: str, file: str, problems: list[str]) -> dict[str, dict[str, str]]:
     """The keys of each section, as text.
 
-    What configparser reads is read the same. But that stops at the first mistake, and passes over
-    what follows a section's name; here each line that is not used is told, in `problems`.
+    Valid text is read as configparser reads it. But configparser stops at the first mistake, and
+    passes over what follows a section's name; here each line that is not used gets into `problems`.
     """
     reader = _Reader(file, problems)
     for number, line in _logical_lines(text):
