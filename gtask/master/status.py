@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Any
 
 from .. import scoreboard as board
+from ..process import resident_bytes
 from ..scoreboard import Scoreboard
 from .molds import Mold
 from .roster import Phase, Process, Roster, last_sign
@@ -21,7 +20,7 @@ COUNTERS = {
     "refused": board.REFUSED,
     "abandoned": board.ABANDONED,
 }
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+MEGABYTE = 1048576
 
 
 class Rates:
@@ -130,7 +129,7 @@ class Status:
             "id": process.worker_id,
             "generation": process.generation,
             "state": process.phase.value,
-            "memory_mb": resident_mb(process.pid),
+            "memory_mb": round(resident_bytes(process.pid) / MEGABYTE, 1),
             "uptime_seconds": round(now - started, 1),
             "silent_seconds": round(now - heartbeat, 1) if heartbeat else 0.0,
             "connections": ints[base + board.CONNECTIONS],
@@ -144,13 +143,6 @@ class Status:
 
     def _board(self, process: Process) -> Scoreboard:
         return self._molds[process.generation].scoreboards[process.service]
-
-
-def resident_mb(pid: int) -> float:
-    """Resident memory of a process, shared pages included, as `max_rss_mb` counts it."""
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/statm") as statm:
-        return round(int(statm.read().split()[1]) * _PAGE / 1048576, 1)
-    return 0.0
 
 
 def _name(functions: list[str], number: int) -> str:

@@ -14,7 +14,6 @@ import ipaddress
 import logging
 import os
 import random
-import resource
 import signal
 import socket
 import ssl
@@ -28,6 +27,7 @@ from gevent.event import Event
 from ..net.connection import format_address
 from ..net.reactor import current_reactor
 from ..net.timer import Timer
+from ..process import resident_bytes
 from ..protocols.tls import TlsFilter
 from ..scoreboard import Scoreboard, State
 from .acceptor import Acceptor
@@ -295,5 +295,4 @@ def _with_jitter(limit: float) -> float:
 
 
 def _resident_bytes() -> int:
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * resource.getpagesize()
+    return resident_bytes(os.getpid())

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from gtask import scoreboard as board
 from gtask.master.roster import Phase, Plan, Roster
-from gtask.master.status import Rates, Status, resident_mb
+from gtask.master.status import Rates, Status
 from gtask.scoreboard import Scoreboard
 
 
@@ -61,7 +61,3 @@ def test_rates_are_of_the_last_seconds():
     assert rates.rate(1, 2000, 20.0) == 100.0
     rates.sample({}, 20.0)
     assert rates.rate(1, 2000, 21.0) == 0, "it has ended"
-
-
-def test_memory_of_a_process_that_is_gone():
-    assert resident_mb(4_000_000) == 0.0
