@@ -10,8 +10,6 @@ import sys
 from .. import native
 from ..logs import log_stream
 
-BAD_CONFIGURATION = 78
-
 
 class Reporter:
     """Tells how the start went: the terminal, or the process that waits at it for the daemon.
@@ -67,7 +65,7 @@ def _await(outcome: int) -> None:
 
 def _print(code: int, text: str) -> None:
     if text:  # problems of the configuration begin with the file's name
-        prefix = "" if code == BAD_CONFIGURATION else "gtask-worker: "
+        prefix = "" if code == os.EX_CONFIG else "gtask-worker: "
         print(prefix + text, file=sys.stderr, flush=True)
 
 

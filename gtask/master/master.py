@@ -27,7 +27,7 @@ from ..logs import setup_logging
 from ..process import adopt_orphans, set_title
 from ..scoreboard import State
 from .control import Client, Control
-from .daemon import BAD_CONFIGURATION, Reporter, redirect_output
+from .daemon import Reporter, redirect_output
 from .exits import describe_exit
 from .molds import Mold, StartMold
 from .pidfile import AlreadyRunning, PidFile
@@ -40,7 +40,6 @@ from .systemd import Notifier
 log = logging.getLogger("gtask.master")
 
 FAILED = 1
-CANNOT_SERVE = 69
 
 CHORES_SECONDS = 0.25
 SAMPLE_SECONDS = 1.0
@@ -150,7 +149,7 @@ class Master:
             setup_logging(self.settings)
         except OSError as error:
             problem = f"{self.settings.file} [gtask] log_file: {error.filename}: {error.strerror}"
-            raise CannotStart(BAD_CONFIGURATION, problem) from error
+            raise CannotStart(os.EX_CONFIG, problem) from error
         self._take_signals()
         self._has_terminal = _has_terminal()
         adopt_orphans()
@@ -164,7 +163,7 @@ class Master:
         except AlreadyRunning as error:
             raise CannotStart(FAILED, str(error)) from error
         except CannotListen as error:
-            raise CannotStart(CANNOT_SERVE, str(error)) from error
+            raise CannotStart(os.EX_UNAVAILABLE, str(error)) from error
         except OSError as error:
             what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
             raise CannotStart(FAILED, f"cannot start: {what}") from error
@@ -187,7 +186,7 @@ class Master:
             return Control(path, self._watch)
         except OSError as error:
             where = f"cannot listen on control socket {path}"
-            raise CannotStart(CANNOT_SERVE, f"{where}: {error.strerror or error}") from error
+            raise CannotStart(os.EX_UNAVAILABLE, f"{where}: {error.strerror or error}") from error
 
     def _watch(self, fd: int, events: int) -> None:
         if events:

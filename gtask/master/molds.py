@@ -28,7 +28,6 @@ class Mold:
 
     Attributes:
         pid: the mold's, or 0 after it has ended.
-        is_loaded: it has loaded the user's code.
         is_dismissed: we ended it, or will.
         functions: the names that a service's scoreboard holds the numbers of.
     """
@@ -41,7 +40,6 @@ class Mold:
             service.name: Scoreboard(max(256, 4 * service.count)) for service in settings.services
         }
         self.functions: dict[str, list[str]] = {}
-        self.is_loaded = False
         self.is_dismissed = False
         self.pid = 0
         self.channel, self._other_end = native.seqpacket_pair()

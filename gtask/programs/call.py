@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..client import Call, TaskClient
     from ..errors import TaskError
 
-DONE, FAILED, USAGE, CANNOT_CONNECT = 0, 1, 2, 75
+DONE, FAILED = 0, 1
 NAMED = re.compile(r"([^\W\d][\w.-]*)(:=|=)(.*)", re.DOTALL)
 
 EPILOG = """arguments:
@@ -194,7 +194,7 @@ class _Caller:
     def _fail(self, error: TaskError) -> None:
         self._failed += 1
         never_sent = isinstance(error.data, dict) and error.data.get("sent") is False
-        self._code = CANNOT_CONNECT if error.code == WORKER_LOST and never_sent else FAILED
+        self._code = os.EX_TEMPFAIL if error.code == WORKER_LOST and never_sent else FAILED
         code = f" ({error.code})" if error.code < 0 else ""
         print(f"gtask-call: {' '.join(error.message.split())}{code}", file=sys.stderr)
 

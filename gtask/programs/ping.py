@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import socket
 import ssl
 import sys
@@ -17,7 +18,7 @@ from ..address import Address, parse_address
 from .tls import add_tls_options, tls_context
 from .version import add_version_option
 
-DONE, FAILED, USAGE, CANNOT_CONNECT = 0, 1, 2, 75
+DONE, FAILED = 0, 1
 LVS_DOWN, LVS_BASE = 1, 2  # keepalived's MISC_CHECK: 1 is down, 2 and more is a weight plus 2
 MAX_WEIGHT = 253
 MAX_ANSWER = 65536
@@ -157,7 +158,7 @@ def _tell_failure(options: argparse.Namespace, error: Exception) -> int:
         print(f"gtask-ping: {options.url}: {text}", file=sys.stderr)
     if options.lvs:
         return LVS_DOWN
-    return CANNOT_CONNECT if isinstance(error, _NoConnection) else FAILED
+    return os.EX_TEMPFAIL if isinstance(error, _NoConnection) else FAILED
 
 
 if __name__ == "__main__":

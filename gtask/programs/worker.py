@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..config import Settings
     from ..generation import Generation
 
-DONE, FAILED, USAGE, NOT_RUNNING, BAD_CONFIGURATION = 0, 1, 2, 3, 78
+DONE, FAILED, NOT_RUNNING = 0, 1, 3
 
 COMMANDS = {
     "start": "run the services, in the foreground unless -d is given",
@@ -79,7 +79,7 @@ def _run(options: argparse.Namespace) -> int:
         settings = load_settings(options.config)
     except ConfigError as error:
         if options.command not in ("stop", "status", "connections"):
-            return _complain(BAD_CONFIGURATION, *error.problems)
+            return _complain(os.EX_CONFIG, *error.problems)
         settings = _settings_without_services(options.config)  # what runs can still be talked to
     match options.command:
         case "start":
@@ -100,7 +100,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _complain(code: int, *lines: str) -> int:
     for line in lines:
-        print(line if code == BAD_CONFIGURATION else f"gtask-worker: {line}", file=sys.stderr)
+        print(line if code == os.EX_CONFIG else f"gtask-worker: {line}", file=sys.stderr)
     return code
 
 
@@ -134,7 +134,7 @@ def _start(settings: Settings, is_daemon: bool) -> int:
             setup_logging(settings)
         except OSError as error:
             problem = f"{settings.file} [gtask] log_file: {error.filename}: {error.strerror}"
-            return _complain(BAD_CONFIGURATION, problem)
+            return _complain(os.EX_CONFIG, problem)
         reporter = daemonize()
     master = Master(
         settings,
@@ -161,7 +161,7 @@ def _check(settings: Settings) -> int:
         setup_logging(settings)
     functions, problems = try_load(settings, _start_mold)
     if problems:
-        return _complain(BAD_CONFIGURATION, *problems)
+        return _complain(os.EX_CONFIG, *problems)
     for service in settings.services:
         names = ", ".join(functions[service.name])
         print(f"{service.name}: {service.listen}, {service.count} processes: {names}")
