@@ -29,10 +29,11 @@ from ..scoreboard import State
 from .control import Client, Control
 from .daemon import Reporter, redirect_output
 from .exits import describe_exit
+from .listeners import Listeners
 from .molds import Mold, StartMold
 from .pidfile import AlreadyRunning, PidFile
 from .roster import Abandon, Action, Halt, Phase, Plan, Retire, Roster, Say, Signal, Spawn
-from .sockets import CannotListen, Listeners
+from .sockets import CannotListen
 from .status import Status
 from .survey import Survey
 from .systemd import Notifier
@@ -216,7 +217,7 @@ class Master:
         for mold in self._molds.values():
             if mold is not newest:
                 mold.channel.close()
-        self._listeners.leave(newest.listeners)
+        self._listeners.close_in_child(newest.listeners)
         if self._control is not None:
             self._control.close()
         self._pid_file.close()
