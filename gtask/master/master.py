@@ -26,13 +26,15 @@ from ..errors import ConfigError
 from ..logs import setup_logging
 from ..process import adopt_orphans, set_title
 from ..scoreboard import State
+from .actions import Abandon, Action, Dismiss, Halt, Say, Signal, Spawn
 from .control import Client, Control
 from .daemon import Reporter, redirect_output
 from .exits import describe_exit
 from .listeners import Listeners
 from .molds import Mold, StartMold
 from .pidfile import AlreadyRunning, PidFile
-from .roster import Abandon, Action, Halt, Phase, Plan, Retire, Roster, Say, Signal, Spawn
+from .roster import Roster
+from .slots import Phase, Plan
 from .sockets import CannotListen
 from .status import Status
 from .survey import Survey
@@ -281,7 +283,7 @@ class Master:
                     self._bury(pid, 0, now)
             case Say(text, is_trouble):
                 log.log(logging.WARNING if is_trouble else logging.INFO, "%s", text)
-            case Retire(generation):
+            case Dismiss(generation):
                 self._molds[generation].dismiss()
             case Abandon(generation, reason):
                 self._mold = self._molds[self._roster.generation]
@@ -478,7 +480,7 @@ class Master:
         if change is None or change.mold is not self._mold or self._stop_stage:
             return
         is_reload = self._reporter.is_told
-        if not (self._roster.is_settled if is_reload else self._roster.is_up):
+        if not (self._roster.has_taken_over if is_reload else self._roster.is_up):
             return
         change.settled = min(change.settled, now)
         if self._is_leaver_accepting() and now < change.settled + SWEEP_SECONDS:

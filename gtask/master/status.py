@@ -10,9 +10,11 @@ from .. import scoreboard as board
 from ..process import resident_bytes
 from ..scoreboard import Scoreboard
 from .molds import Mold
-from .roster import Phase, Process, Roster, last_sign
+from .roster import Roster
+from .slots import Phase, Process
 
 RATE_SECONDS = 5.0
+BEAT_SLACK_SECONDS = 1.0  # between two heartbeats
 COUNTERS = {
     "done": board.DONE,
     "failed": board.FAILED,
@@ -143,6 +145,19 @@ class Status:
 
     def _board(self, process: Process) -> Scoreboard:
         return self._molds[process.generation].scoreboards[process.service]
+
+
+def last_sign(heartbeat: float, executing_since: float) -> float:
+    """Since when a worker's loop may not have turned, as far as its scoreboard row tells.
+
+    All are moments of the monotonic clock, in seconds.
+
+    Args:
+        heartbeat: its last beat.
+        executing_since: since when a task has the CPU; 0 if none has, and then the loop may just be
+            waiting for its next beat.
+    """
+    return max(heartbeat, executing_since) if executing_since else heartbeat + BEAT_SLACK_SECONDS
 
 
 def _name(functions: list[str], number: int) -> str:

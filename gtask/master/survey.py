@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .control import Client
-from .roster import Process
+from .slots import Process
 
 PATIENCE_SECONDS = 1.0
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import pytest
+
 from gtask import scoreboard as board
-from gtask.master.roster import Phase, Plan, Roster
-from gtask.master.status import Rates, Status
+from gtask.master.roster import Roster
+from gtask.master.slots import Phase, Plan
+from gtask.master.status import Rates, Status, last_sign
 from gtask.scoreboard import Scoreboard
 
 
@@ -61,3 +64,11 @@ def test_rates_are_of_the_last_seconds():
     assert rates.rate(1, 2000, 20.0) == 100.0
     rates.sample({}, 20.0)
     assert rates.rate(1, 2000, 21.0) == 0, "it has ended"
+
+
+@pytest.mark.parametrize(
+    ("heartbeat", "executing_since", "sign"),
+    [(10.0, 0.0, 11.0), (10.0, 10.2, 10.2), (10.5, 10.2, 10.5)],
+)
+def test_last_sign(heartbeat: float, executing_since: float, sign: float):
+    assert last_sign(heartbeat, executing_since) == sign
