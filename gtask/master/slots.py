@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 MAX_BACKOFF_SECONDS = 5.0
+CLOSING_SECONDS = 0.5  # that a process which drains may take to close its listening socket
+WATCH_SECONDS = 0.01  # between two looks whether it has
 
 
 class Phase(Enum):

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import scoreboard as board
 from ..process import resident_bytes
-from ..scoreboard import Scoreboard
+from ..scoreboard import Scoreboard, State
 from .molds import Mold
 from .roster import Roster
 from .slots import Phase, Process
@@ -73,6 +73,22 @@ class Status:
         since = floats[base + board.EXECUTING_SINCE] if is_executing else 0.0
         return last_sign(floats[base + board.HEARTBEAT], since)
 
+    @property
+    def is_drainer_accepting(self) -> bool:
+        """A worker that is to drain has not closed its listening socket yet."""
+        return any(
+            process.phase == Phase.DRAINING and self.cell(process, board.STATE) == State.READY
+            for process in self._roster.processes
+        )
+
+    def turning(self, since: float) -> set[str]:
+        """The services with a ready worker whose loop has turned since that moment."""
+        return {
+            process.service
+            for process in self._roster.processes
+            if process.phase == Phase.READY and process.last_sign > since
+        }
+
     def sample(self, now: float) -> None:
         """To be called about every second."""
         done = {
@@ -85,6 +101,16 @@ class Status:
         for name, cell in COUNTERS.items():
             self._ended[process.service, name] += self.cell(process, cell)
         self._board(process).clear(process.row)
+
+    def services(self, now: float) -> list[dict[str, Any]]:
+        """All services, with the addresses that they listen on."""
+        plans = self._roster.plans
+        listeners = self._molds[self._roster.generation].listeners if plans else {}
+        return [
+            {"name": name, "listen": str(listeners[name].bound), "count": plan.count}
+            | self.service(name, now)
+            for name, plan in plans.items()
+        ]
 
     def service(self, name: str, now: float) -> dict[str, Any]:
         """A service and its processes, as `status --json` shows them; seconds and megabytes."""
