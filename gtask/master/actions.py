@@ -135,7 +135,7 @@ class StopAccepting:
 
 @dataclass(frozen=True)
 class End:
-    """No process is left: leave the loop."""
+    """No process is left: end the loop."""
 
 
 Action = (

@@ -1,4 +1,4 @@
-"""What the master does every now and then, whatever happens: it looks at the workers' scoreboards.
+"""What the master does every now and then, whatever happens: it reads the workers' scoreboards.
 
 The roster gets their heartbeats, the status its samples, systemd the watchdog's sign and a line.
 """
@@ -9,7 +9,7 @@ from .roster import Roster
 from .status import Status
 from .systemd import Notifier
 
-LOOK_SECONDS = 0.25  # between two looks at the heartbeats
+CHORES_SECONDS = 0.25  # between two readings of the heartbeats
 SAMPLE_SECONDS = 1.0
 STATUS_SECONDS = 5.0  # between two status lines for systemd
 HEALTHY_SECONDS = 5.0  # a worker may be silent for so long, or for half the watchdog's time
@@ -34,7 +34,7 @@ class Chores:
         """
         if now < self.wake_at:
             return
-        self.wake_at = now + LOOK_SECONDS
+        self.wake_at = now + CHORES_SECONDS
         for process in self._roster.processes:
             if process.pid:
                 self._roster.beat(process.pid, self._status.last_sign(process))

@@ -159,7 +159,7 @@ class Master:
     # -- what happens -------------------------------------------------------------------------
 
     def _serve(self, fd: int, events: int) -> None:
-        """Do what poll(2) says about a descriptor; messages are read by and by, without it."""
+        """Do what poll(2) says about a descriptor; workers' messages are read in each round."""
         signals, control = self._resources.signals, self._resources.control
         if fd == signals.fileno():
             for request in signals.read():

@@ -5,7 +5,7 @@ Facts come in by methods (a process was spawned, is ready, has ended, the operat
 processes, clocks or logs here: every moment is an argument, in seconds of a monotonic clock.
 
 One slot is one worker id of one service. A slot has at most one process that is to stay; others in
-it are leaving, or stay until that one is ready. So a reload, a recycled worker, a changed `count`
+it are kept until that one is ready, and drain then. So a reload, a recycled worker, a changed `count`
 and a crash are all the same: something in a slot is missing or is too many.
 """
 
@@ -161,8 +161,8 @@ class Roster:
     def recycle(self, pid: int, reason: str) -> None:
         """The worker has had its share and wants to be replaced."""
         process = self.find(pid)
-        if process is not None and process.phase == Phase.READY and not process.leaving:
-            process.leaving = reason
+        if process is not None and process.phase == Phase.READY and not process.recycled_for:
+            process.recycled_for = reason
 
     def beat(self, pid: int, last_sign: float) -> None:
         """The worker's loop last turned at the moment `last_sign`, as its scoreboard row tells."""
@@ -284,7 +284,7 @@ class Roster:
                 continue
             for process in [each for each in slot.processes if each is not successor]:
                 is_old = process.generation != self.generation
-                self._drain(process, process.leaving or ("reload" if is_old else "count"), now)
+                self._drain(process, process.recycled_for or ("reload" if is_old else "count"), now)
 
     def _dismiss_previous(self) -> None:
         """A generation that has been replaced needs its mold no more."""

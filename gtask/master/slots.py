@@ -17,7 +17,7 @@ from enum import Enum
 
 MAX_BACKOFF_SECONDS = 5.0
 CLOSING_SECONDS = 0.5  # that a process which drains may take to close its listening socket
-WATCH_SECONDS = 0.01  # between two looks whether it has
+WATCH_SECONDS = 0.01  # between two checks whether it has
 
 
 class Phase(Enum):
@@ -45,7 +45,7 @@ class Process:
         since: when it was asked for, and later when it was ready.
         pid: 0 until the mold has reported it.
         deadline: when it is killed if it has not ended by then.
-        leaving: why it is to be replaced or to go; empty while it is to stay.
+        recycled_for: why it asks to be replaced; empty while it is to stay.
         killed_for: why we killed it, if we did.
         failure: why it says that it cannot boot.
         last_sign: when its loop last turned, as far as we can tell.
@@ -59,7 +59,7 @@ class Process:
     pid: int = 0
     phase: Phase = Phase.BOOTING
     deadline: float = math.inf
-    leaving: str = ""
+    recycled_for: str = ""
     killed_for: str = ""
     failure: str = ""
     last_sign: float = 0.0
@@ -86,7 +86,7 @@ class Slot:
     def staying(self, generation: int) -> Process | None:
         """The one that is to stay; the others are to be replaced by it."""
         for process in self.processes:
-            if process.generation == generation and not process.leaving:
+            if process.generation == generation and not process.recycled_for:
                 return process
         return None
 

@@ -448,7 +448,7 @@ class Life(RuleBasedStateMachine):
             for each in self.world.roster.processes
             if each.phase != Phase.DRAINING
             and each.generation == self.world.roster.generation
-            and not each.leaving
+            and not each.recycled_for
         )
         assert all(count == 1 for count in staying.values())
 

@@ -38,7 +38,7 @@ def test_what_drains_has_left_its_slot_but_lives():
     assert slots["T", 0].processes == []
 
 
-def test_the_one_that_stays_is_of_the_generation_and_not_leaving():
+def test_the_one_that_stays_is_of_the_generation_and_not_recycled():
     slots = Slots()
     old, new = slots.add(1, "T", 0, 0.0), slots.add(2, "T", 0, 0.0)
     slot = slots["T", 0]
@@ -48,7 +48,7 @@ def test_the_one_that_stays_is_of_the_generation_and_not_leaving():
     new.phase = Phase.READY
     assert slot.is_served(2)
     assert not slot.has_booting_successor
-    new.leaving = "max_tasks: 1"
+    new.recycled_for = "max_tasks: 1"
     assert slot.staying(2) is None
     assert not slot.is_served(2)
 
