@@ -29,7 +29,6 @@ from .molds import Mold, Molds, StartMold
 from .operators import Operators
 from .resources import CannotStart, Resources, starting
 from .roster import Roster
-from .signals import ReloadSignal, Request, ScaleSignal, StopSignal
 from .slots import Plan
 from .sockets import CannotListen, Listener
 from .status import Status
@@ -162,25 +161,15 @@ class Master:
         """Do what poll(2) says about a descriptor; workers' messages are read in each round."""
         signals, control = self._resources.signals, self._resources.control
         if fd == signals.fileno():
+            now = monotonic()
             for request in signals.read():
-                self._signalled(request, monotonic())
+                self._perform_all(self._operators.signalled(request, now), now)
         elif control is not None and control.owns(fd):
             if asked := control.serve(fd, events):
                 now = monotonic()
                 self._perform_all(self._operators.answer(*asked, self.settings, now), now)
         elif not events & select.POLLIN:
             self._poll.unregister(fd)  # nobody is left of that generation
-
-    def _signalled(self, request: Request, now: float) -> None:
-        match request:
-            case ReloadSignal():
-                self._perform_all(self._change.wanted(), now)
-            case StopSignal(number):
-                self._perform_all(self._stop.wanted(number, now), now)
-            case ScaleSignal(name, delta):
-                self._roster.scale(delta)
-                counts = {service: plan.count for service, plan in self._roster.plans.items()}
-                log.info("%s: processes wanted: %s", name, counts)
 
     def _received(self, message: dict[str, Any], mold: Mold, now: float) -> None:
         """A message of the mold (those with a service) or of a worker (those with its pid)."""

@@ -1,4 +1,7 @@
-"""What operators ask on the control socket, and the answers: status, connections, reload, stop."""
+"""What operators ask, by signals or on the control socket, and the answers.
+
+That is: reload, stop, scale; status, connections.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ import time
 from typing import Any
 
 from ..config import Settings
-from .actions import Action, Reply
+from .actions import Action, Reply, Say
 from .change import Change
 from .control import Client
 from .roster import Roster
+from .signals import ReloadSignal, Request, ScaleSignal, StopSignal
 from .slots import Phase
 from .status import Status
 from .stop import Stop
@@ -36,10 +40,22 @@ class Operators:
         self._started = time.time()
         self._surveys: list[Survey] = []
 
+    def signalled(self, request: Request, now: float) -> list[Action]:
+        """What is to be done about a signal; `now` is of the monotonic clock, in seconds."""
+        match request:
+            case ReloadSignal():
+                return self._change.wanted()
+            case StopSignal(number):
+                return self._stop.wanted(number, now)
+            case ScaleSignal(name, delta):
+                self._roster.scale(delta)
+                counts = {service: plan.count for service, plan in self._roster.plans.items()}
+                return [Say(f"{name}: processes wanted: {counts}")]
+
     def answer(
         self, client: Client, request: dict[str, Any], settings: Settings, now: float
     ) -> list[Action]:
-        """What is to be done about a request; moments are of the monotonic clock, in seconds."""
+        """What is to be done about a request on the control socket."""
         match request.get("command"):
             case "status":
                 return [Reply(client, {"ok": True, **self._describe(settings, now)})]

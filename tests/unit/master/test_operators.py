@@ -11,6 +11,8 @@ from gtask.master.change import Change
 from gtask.master.molds import Molds
 from gtask.master.operators import Operators
 from gtask.master.roster import Roster
+from gtask.master.signals import ReloadSignal, ScaleSignal, StopSignal
+from gtask.master.slots import Plan
 from gtask.master.status import Status
 from gtask.master.stop import Stop
 
@@ -90,6 +92,18 @@ def test_reload():
 
 def test_stop_is_as_by_term():
     assert World().ask(command="stop")[0] == Say("SIGTERM: draining")
+
+
+def test_signals():
+    world = World()
+    assert world.operators.signalled(StopSignal(signal.SIGINT), 10.0)[0] == Say(
+        "SIGINT: stopping now"
+    )
+    world.start()
+    assert world.operators.signalled(ReloadSignal(), 10.0) == [Begin()]
+    world.roster.loaded(1, {"T": Plan(2), "W": Plan(1)})
+    text = "SIGTTIN: processes wanted: {'T': 3, 'W': 1}"
+    assert world.operators.signalled(ScaleSignal("SIGTTIN", 1), 10.0) == [Say(text)]
 
 
 def test_connections_are_answered_when_all_workers_have():
