@@ -15,7 +15,6 @@ import ipaddress
 import logging
 import os
 import random
-import resource
 import signal
 import socket
 import ssl
@@ -29,6 +28,7 @@ from gevent.event import Event
 from ..address import format_address
 from ..net.reactor import current_reactor
 from ..net.timer import Timer
+from ..process import resident_bytes
 from ..protocols.tls import TlsFilter
 from ..scoreboard import Scoreboard, State
 from .callbacks import CallbackService
@@ -344,5 +344,4 @@ def _with_jitter(limit: float) -> float:
 
 
 def _resident_bytes() -> int:
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * resource.getpagesize()
+    return resident_bytes(os.getpid())

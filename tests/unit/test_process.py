@@ -1,8 +1,9 @@
-"""Titles of processes, and their ties to their parents."""
+"""What the kernel tells of processes, their titles, and their ties to their parents."""
 
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,15 @@ def test_without_proc_nothing_is_shown(monkeypatch):
 
     monkeypatch.setattr("builtins.open", missing)
     assert process._title_room.__wrapped__() == (0, 0)
+
+
+def test_resident_memory_is_what_the_kernel_counts():
+    here = process.resident_bytes(os.getpid())
+    assert 0 < here <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + 1048576
+
+
+def test_a_process_that_is_gone_has_no_memory():
+    assert process.resident_bytes(4_000_000) == 0
 
 
 def test_orphans_are_adopted():
