@@ -21,6 +21,7 @@ COMPILED = runpy.run_path("gtask/compiled.py")
 # The types of other packages are not looked at, as they are not there in all environments.
 MYPY = [
     "--config-file=",
+    f"--cache-dir={os.devnull}",
     "--no-site-packages",
     "--ignore-missing-imports",
     "--follow-imports=silent",

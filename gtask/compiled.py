@@ -69,7 +69,7 @@ def group(package: str) -> str:
     It holds a hash of their names and sources. That is the function that Python has for its own
     compiled files: it takes 0.2 ms for all of them, while to import hashlib alone takes 4 ms.
     """
-    parts = []
+    parts: list[bytes] = []
     for name in MODULES:
         with open(os.path.join(package, f"{name}.py"), "rb", buffering=0) as file:
             source = file.read()
