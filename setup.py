@@ -45,12 +45,14 @@ class BuildCompiled(build_ext):
         """Translate the modules to C, and that to what Python can load; all of them, or raise."""
         from mypyc.build import mypycify
 
+        inplace = self.inplace
         self.distribution.ext_modules = mypycify(
             [*MYPY, *(f"gtask/{name}.py" for name in COMPILED["MODULES"])],
             target_dir=self.build_temp,
             group_name=f"gtask.{COMPILED['group']('gtask')}",
         )
-        self.reinitialize_command(self, inplace=self.inplace)  # it knows its modules only now
+        self.reinitialize_command(self)  # the modules are known only now
+        self.inplace = inplace
         self.ensure_finalized()
         super().run()
 
