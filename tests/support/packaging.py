@@ -70,8 +70,8 @@ def build(checkout: Path, folder: Path, **env: str) -> Built:
 
 def build_as_pip_does(source: Path, folder: Path, **env: str) -> Built:
     """Build the wheel that `pip install .` makes and installs."""
-    pip = (*PYTHON, "pip", "wheel", "--verbose", "--no-deps", "--no-build-isolation")
-    said = run(*pip, "--wheel-dir", folder, ".", cwd=source, **env)
+    pip = (*PYTHON, "pip", "wheel", "--verbose", "--no-cache-dir", "--no-deps")
+    said = run(*pip, "--no-build-isolation", "--wheel-dir", folder, ".", cwd=source, **env)
     return Built(only(folder, "*.whl"), said)
 
 
