@@ -96,7 +96,7 @@ class PacedConnection(PolledStream):
     def _received(self, data: bytes) -> None:
         frames = self._decoder.feed(data)
         frames.reverse()  # they are popped from the end
-        if self._inbox or self._bare is not None:
+        if self._inbox or self.is_held_back():
             self._inbox = frames + self._inbox
             self._set_pace()
         elif frames:
@@ -120,6 +120,10 @@ class PacedConnection(PolledStream):
             if self._by_id is None:
                 self._by_id = {}
             self._by_id[call.id] = call
+
+    def is_held_back(self) -> bool:
+        """No frame is to be taken up before a call has been answered."""
+        return self._bare is not None or self._outstanding >= MAX_OUTSTANDING
 
     def find(self, id: str | int) -> Execution | None:
         """The call of that id, if it waits or has blocked."""
@@ -206,7 +210,7 @@ class PacedConnection(PolledStream):
         """Work on, read on, hold back or close, as things stand now. Hub only."""
         if self.state is not OPEN or self.corked_since:
             return
-        if self._bare is not None or self._outstanding >= MAX_OUTSTANDING:
+        if self.is_held_back():
             if self._inbox:
                 self._pause()
         elif self._inbox:

@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from greenlet import greenlet
+
 
 class Clock:
     """Stands for `time.monotonic`: seconds that pass when a test says so."""
@@ -95,3 +97,30 @@ class FakeLoop:
             self.turn()
         self.clock.now = until
         self.turn()
+
+
+class FakeHub(greenlet):
+    """Stands for gevent's hub: the greenlet of a test, to which greenlets give the CPU back.
+
+    Call what is to run in it: ``FakeHub()(test)``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = FakeLoop()
+
+    def run(self, work: Callable[[FakeHub], Any]) -> Any:
+        return work(self)
+
+    def __call__(self, work: Callable[[FakeHub], Any]) -> Any:
+        return self.switch(work)
+
+
+def in_hub(test: Callable[[FakeHub], None]) -> Callable[[], None]:
+    """Have a test run in a `FakeHub`, which it is given."""
+
+    def run() -> None:
+        FakeHub()(test)
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return run

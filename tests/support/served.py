@@ -76,9 +76,18 @@ class ServedPeer:
         """There is nothing but the end; waits for it."""
         return self.raw_line() == b""
 
+    def packet(self) -> list[Any]:
+        """The messages that were sent in one go, to a SOCK_SEQPACKET peer."""
+        with gevent.Timeout(5 * SLOWNESS):
+            return [json.loads(line) for line in self.socket.recv(1 << 20).splitlines()]
+
     def has_something(self) -> bool:
-        """Something came that was not read; waits for nothing."""
+        """There is something to read, once the loop has done what it can."""
         let_loop_turn()
+        return self.has_bytes()
+
+    def has_bytes(self) -> bool:
+        """There is something to read now."""
         try:
             return bool(self.socket._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
         except BlockingIOError:
@@ -128,11 +137,12 @@ class Served:
         for peer in self._peers:
             peer.close()
 
-    def connect(self) -> ServedPeer:
-        theirs, ours = socket.socketpair()
+    def connect(self, kind: int = socket.SOCK_STREAM) -> ServedPeer:
+        """A new peer; as SOCK_SEQPACKET it sees what was sent in one go."""
+        theirs, ours = socket.socketpair(socket.AF_UNIX, kind)
         self.stats.accepted()
         self.service.accept(_socket.socket(fileno=ours.detach()), ("127.0.0.1", 12345))
-        end = gevent.socket.socket(fileno=theirs.detach())
+        end = gevent.socket.socket(socket.AF_UNIX, kind, fileno=theirs.detach())
         self._peers.append(ServedPeer(end))
         return self._peers[-1]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 
@@ -227,10 +228,8 @@ def test_a_log_handler_that_raises_changes_nothing(world):
     try:
         call = world.block(1, 2.0, survives=100)
         for _ in range(10):  # gevent's loop goes on after an error in a callback
-            try:
+            with contextlib.suppress(RuntimeError):
                 world.loop.advance(5.0)
-            except RuntimeError as error:
-                assert str(error) == "the log is broken"
     finally:
         logging.getLogger("gtask.tasks").removeHandler(handler)
     assert world.connection.codes() == [(1, TIMED_OUT)]
