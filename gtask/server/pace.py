@@ -187,6 +187,8 @@ class PacedConnection(PolledStream):
             self._reactor.loop.run_callback_threadsafe(self.send_progress, line)
         elif self._buffered < self.engine.max_send_buffer_bytes:
             self.reply(line)
+            if self._replies:
+                self.send_replies()  # it is news now, not when the task has ended or blocks
 
     # -- pace, and the end --------------------------------------------------------------------
 

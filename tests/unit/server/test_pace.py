@@ -363,6 +363,20 @@ def test_progress_comes_in_between_and_nothing_after_the_answer(serve):
     assert not peer.has_something()
 
 
+def test_progress_of_a_task_that_does_not_block_arrives_while_it_runs(serve):
+    heard = []
+
+    def tell():
+        current_task().progress(1)
+        heard.append(peer.has_bytes())
+
+    peer = serve(tell).connect()
+    params = {"function": "tell", "options": {"progress": True}}
+    peer.send({"jsonrpc": "2.0", "method": "gtask.call", "params": params, "id": 7})
+    assert len(peer.lines(2)) == 2
+    assert heard == [True]
+
+
 def test_progress_of_a_native_thread_arrives(serve):
     def tell():
         current_task().progress(1)
@@ -372,3 +386,20 @@ def test_progress_of_a_native_thread_arrives(serve):
     params = {"function": "tell", "options": {"progress": True}}
     peer.send({"jsonrpc": "2.0", "method": "gtask.call", "params": params, "id": 7})
     assert [each.get("result", "progress") for each in peer.lines(2)] == ["progress", "done"]
+
+
+def test_progress_is_dropped_while_the_peer_reads_too_slowly(serve):
+    def tell():
+        for number in range(20):
+            current_task().progress(number, note="x" * 100_000)
+        return "done"
+
+    served = serve(tell, max_send_buffer_bytes=10_000)
+    peer = served.connect()
+    params = {"function": "tell", "options": {"progress": True}}
+    peer.send({"jsonrpc": "2.0", "method": "gtask.call", "params": params, "id": 7})
+    heard = 0
+    while (message := peer.line()) != result(7, "done"):
+        assert message["method"] == "gtask.progress"
+        heard += 1
+    assert heard < 20
