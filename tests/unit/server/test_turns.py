@@ -113,6 +113,25 @@ def test_calls_that_do_not_block_are_over_one_after_the_other():
     assert world.turns.running == 0
 
 
+def test_the_loop_turns_between_many_calls_that_do_not_block(monkeypatch):
+    world = World(1)
+    monkeypatch.setattr(module, "monotonic", world.loop.clock)
+    world.come(0)
+    for id in range(1, 10):
+        world.come(id)
+
+    def work(call):
+        world.loop.clock.now += 0.002
+
+    world.connection._start = work
+    world.end(0)
+    turns = [len(world.connection.started)]
+    while world.turns.waiting:
+        world.loop.turn()
+        turns.append(len(world.connection.started))
+    assert turns == [7, 10], "three of 2 ms for the callback, and three each time a timer fires"
+
+
 def test_waiting_calls_are_limited_but_bare_ones_hold_themselves_back(monkeypatch):
     monkeypatch.setattr(module, "MAX_WAITING", 3)
     world = World(1)
