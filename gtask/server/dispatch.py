@@ -9,7 +9,6 @@ the next greenlet. Only frames of JSON-RPC calls are run beside each other.
 
 from __future__ import annotations
 
-import logging
 from time import monotonic
 from typing import Any, Final
 
@@ -31,11 +30,9 @@ from ..protocols.messages import (
 )
 from ..tasks import running_task
 from .builtins import call_builtin
-from .execution import Batch, Execution, failure_of
+from .execution import Batch, Execution, failure_of, log_error
 from .pace import PacedConnection
 from .task_greenlet import TaskGreenlet
-
-log = logging.getLogger("gtask.tasks")
 
 ROUND_SECONDS: Final = 0.005  # what one connection may take before others have theirs
 CORK_SECONDS: Final = 0.001  # what a reply may wait for the next one
@@ -224,7 +221,7 @@ class TaskConnection(PacedConnection):
         self.engine.stats.failed()
         failure: TaskError
         if isinstance(error, InternalError):
-            log.error("task %r: %s", call, error.message)
+            log_error("task %r: %s", call, error.message)
             failure = error
         elif call.is_answered and isinstance(error, TaskTimeout | GreenletExit):
             failure = TaskFailed()  # it ended as it was told to
