@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from kit.servers import BENCH, LOAD_CPU, Server, running
 from kit.table import Row, Target, Terminal
 
 WORKERMAN, NAIVE = "Workerman", "gevent StreamServer"
+SHAPES = ("page", "text", "list", "keys", "nested", "korean")  # bench/c/shapes.h
 
 
 @dataclass
@@ -58,10 +60,12 @@ class Bench:
     Attributes:
         rounds: of each case, interleaved between its servers.
         seconds: of one measurement.
+        against: another checkout, whose gtask is measured, too.
     """
 
     rounds: int
     seconds: float
+    against: Path | None = None
     terminal: Terminal = field(default_factory=Terminal)
     rows: list[Row] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
@@ -90,6 +94,11 @@ class Bench:
             {one.name: partial(generator.run, one, **options) for one in chosen},
         )
 
+    def gtasks(self, **options: Any) -> list[Server]:
+        """gtask, and that of the other checkout where one was named."""
+        checkouts = [servers.ROOT, self.against] if self.against else [servers.ROOT]
+        return [servers.gtask(checkout=checkout, **options) for checkout in checkouts]
+
     def note(self, text: str) -> None:
         assert self.current is not None
         self.notes.append((self.current.name, text))
@@ -99,9 +108,9 @@ class Bench:
 # -- those that the targets are for ---------------------------------------------------------------
 
 
-def _all_servers() -> list[Server | None]:
+def _all_servers(bench: Bench) -> list[Server | None]:
     return [
-        servers.gtask(),
+        *bench.gtasks(),
         servers.workerman(),
         servers.naive(),
         servers.c_echo(),
@@ -109,74 +118,97 @@ def _all_servers() -> list[Server | None]:
     ]
 
 
-@pattern(Target(WORKERMAN, 1.3), Target(NAIVE, 0.5))
+@pattern(Target(WORKERMAN, 0.9), Target(NAIVE, 0.5))
 def kept(bench: Bench) -> None:
-    """50 kept connections, one 100-byte task at a time on each, one process."""
-    with running(*_all_servers()) as chosen:
+    """50 kept connections, one task at a time on each, one process."""
+    with running(*_all_servers(bench)) as chosen:
         bench.load("", chosen)
 
 
-@pattern(Target(WORKERMAN, 0.5))
+@pattern(Target(WORKERMAN, 0.35))
 def in_flight(bench: Bench) -> None:
     """50 kept connections, 16 tasks in flight on each, one process."""
-    with running(*_all_servers()) as chosen:
+    with running(*_all_servers(bench)) as chosen:
         bench.load("", chosen, depth=16)
 
 
-@pattern(Target(WORKERMAN, 1.3))
+@pattern(Target(WORKERMAN, 0.8))
 def per_task(bench: Bench) -> None:
     """A connection for each task, 50 at once, one process: the way of the Workerman page."""
-    with running(*_all_servers()) as chosen:
+    with running(*_all_servers(bench)) as chosen:
         bench.load("", chosen, per_task=True)
 
 
-@pattern()
+@pattern(Target(WORKERMAN, 1.0, case="1"), Target(WORKERMAN, 0.9, case="100"))
 def page(bench: Bench) -> None:
-    """The whole page: 20 websockets, for each message a connection to a task worker, and back.
-    CPU time is that of front end and worker together."""
-    with running(
-        servers.gtask(page=True), servers.workerman(page=True), servers.naive_page()
-    ) as chosen:
-        bench.load("", chosen, websocket=True, connections=20)
+    """The whole page, with 1 and with 100 task processes: 20 websockets, for each message a
+    connection to a task worker, and back. CPU time is that of front end and workers together.
+    TaskClient's front end keeps its connections to the workers."""
+    for count in (1, 100):
+        fronts: list[Server | None] = []
+        for module in servers.FRONT_ENDS:
+            fronts += bench.gtasks(page=module, count=count)
+        fronts.append(servers.workerman(count, page=True))
+        if count == 1:
+            fronts.append(servers.naive_page())
+        with running(*fronts) as chosen:
+            bench.load(str(count), chosen, websocket=True, connections=20)
 
 
 # -- over a range ---------------------------------------------------------------------------------
 
 
 @pattern()
+def shapes(bench: Bench) -> None:
+    """Shapes of a task: the page's three strings in and an object out, one string in and out, a list
+    of arguments, ten keys, objects and lists within, 1 kB of Korean. 50 kept connections, one task
+    at a time on each, one process. The C program does not escape Korean."""
+    floor = servers.c_echo()
+    with running(*bench.gtasks(), servers.workerman(), servers.naive(), floor) as chosen:
+        for shape in SHAPES:
+            able = [one for one in chosen if one is not floor or shape != "korean"]
+            bench.load(shape, able, shape=shape)
+
+
+@pattern()
 def json_rpc(bench: Bench) -> None:
     """JSON-RPC calls with ids beside bare tasks: 50 kept connections, 1 and 16 in flight."""
-    with running(servers.gtask()) as (server,):
+    with running(*bench.gtasks()) as chosen:
         for depth in (1, 16):
-            run = partial(generator.run, server, seconds=bench.seconds, depth=depth)
-            bench.case(
-                f"{depth} in flight",
-                {"gtask": run, "gtask, JSON-RPC": partial(run, json_rpc=True)},
-            )
+            measures = {}
+            for one in chosen:
+                run = partial(generator.run, one, seconds=bench.seconds, depth=depth)
+                measures[one.name] = run
+                measures[f"{one.name}, JSON-RPC"] = partial(run, json_rpc=True)
+            bench.case(f"{depth} in flight", measures)
 
 
-@pattern(plot="cpu_us", axis="processes")
+@pattern(Target(WORKERMAN, 1.0), plot="cpu_us", axis="processes")
 def processes(bench: Bench) -> None:
     """A connection for each task, 50 at once, on 1 to 100 processes: whether a herd wakes."""
     for count in (1, 4, 16, 100):
-        with running(servers.gtask(count=count), servers.workerman(count)) as chosen:
+        with running(*bench.gtasks(count=count), servers.workerman(count)) as chosen:
             bench.load(str(count), chosen, per_task=True)
 
 
-@pattern(plot="cpu_us", axis="bytes of text")
+@pattern(
+    *(Target(WORKERMAN, 1.0, case=size) for size in ("1000", "10000", "100000")),
+    plot="cpu_us",
+    axis="bytes of text",
+)
 def payloads(bench: Bench) -> None:
     """Texts of 10 bytes to 1 MB, one at a time on each of 10 kept connections."""
-    with running(servers.gtask(), servers.workerman(), servers.naive()) as chosen:
+    with running(*bench.gtasks(), servers.workerman(), servers.naive(), servers.c_echo()) as chosen:
         for size in (10, 100, 1_000, 10_000, 100_000, 1_000_000):
             bench.load(str(size), chosen, connections=10, size=size)
 
 
-@pattern(plot="cpu_us", axis="kept connections")
+@pattern(Target(WORKERMAN, 1.0, case="1"), plot="cpu_us", axis="kept connections")
 def connections(bench: Bench) -> None:
-    """1 to 10,000 kept connections, one 100-byte task at a time on each. Workerman's select loop
-    ends at 1,024."""
-    roomy = servers.gtask(max_connections=20_000)
-    with running(roomy, servers.workerman(), servers.naive()) as chosen:
+    """1 to 10,000 kept connections, one task at a time on each. Workerman's select loop ends at
+    1,024."""
+    roomy = bench.gtasks(max_connections=20_000)
+    with running(*roomy, servers.workerman(), servers.naive()) as chosen:
         for many in (1, 10, 100, 1_000, 10_000):
             able = [one for one in chosen if many < 1_000 or one.name != WORKERMAN]
             bench.load(str(many), able, connections=many)
@@ -186,15 +218,15 @@ def connections(bench: Bench) -> None:
 def latency(bench: Bench) -> None:
     """Tasks that are due at fixed times, so many a second, on 50 kept connections; a latency counts
     from when its task was due."""
-    with running(*_all_servers()) as chosen:
+    with running(*_all_servers(bench)) as chosen:
         for rate in (1_000, 3_000, 10_000, 20_000, 30_000):
             bench.load(str(rate), chosen, rate=rate, depth=256)
 
 
-@pattern(plot="p99", axis="tasks a second")
+@pattern(Target(WORKERMAN, 1.0, case="1000"), plot="p99", axis="tasks a second")
 def latency_per_task(bench: Bench) -> None:
     """The same with a connection for each task."""
-    with running(*_all_servers()) as chosen:
+    with running(*_all_servers(bench)) as chosen:
         for rate in (1_000, 3_000, 10_000):
             bench.load(str(rate), chosen, rate=rate, per_task=True, connections=1000)
 

@@ -35,7 +35,7 @@ WORKERS = {
 def queues(bench: Bench) -> None:
     """One worker process of Celery, RQ, Huey and Dramatiq, each with a Redis server whose CPU time
     is counted; a caller waits for the result of one task, or of 50 at once. gtask's caller is
-    TaskClient."""
+    TaskClient. Those keep a task when a process dies, which gtask does not."""
     redis = shutil.which("redis-server")
     if redis is None:
         bench.note("not measured: no redis-server (apt-get install redis-server)")

@@ -1,10 +1,11 @@
-"""Addresses as users write them: `text://host:port`, `text+unix:///path`, `websocket://host:port`."""
+"""Addresses as users write them (`text://host:port`, `text+unix:///path`), and as they read them."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 PROTOCOLS = ("text", "websocket")
 
@@ -73,3 +74,13 @@ def parse_address(url: str) -> Address:
     ):
         raise ValueError(f"{url!r}: expected {protocol}://HOST:PORT with a port of 0 to 65535")
     return Address(protocol, host, int(port))
+
+
+def format_address(address: Any) -> str:
+    """What `socket.getpeername` gives, for people: ``127.0.0.1:80``, ``[::1]:80`` or a path."""
+    if isinstance(address, tuple):
+        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        return f"{host}:{address[1]}"
+    if isinstance(address, bytes):  # of an abstract unix socket, unix(7): any octets
+        return address.decode("utf-8", "backslashreplace")
+    return str(address)

@@ -25,6 +25,7 @@ MODULES = (
     "protocols/text",
     "protocols/tls",
     "protocols/websocket",
+    "server/acceptor",
     "server/boot",
     "server/dispatch",
     "server/engine",

@@ -1,12 +1,14 @@
-"""The operating system without gevent in between, for the processes that run no event loop.
+"""The operating system without gevent in between, for code that must not wait in an event loop.
 
-The master and the molds block in the kernel and fork. In a script that patched itself before
-`run_all`, the usual names are gevent's; these are the ones from before, and none makes a hub.
+The master and the molds block in the kernel and fork; the event loop itself waits on an epoll, and
+tells threads apart. In a script that patched itself before `run_all`, the usual names are gevent's;
+these are the ones from before, and none makes a hub.
 """
 
 from __future__ import annotations
 
 import _socket
+import _thread
 import os
 import select
 import signal as _signal
@@ -21,8 +23,11 @@ def _original(module: Any, name: str) -> Any:
 
 
 if TYPE_CHECKING:
+    from _thread import _local as local
+    from _thread import get_ident as thread_id
     from os import fork as fork
     from os import waitpid as waitpid
+    from select import epoll as epoll
     from select import poll as poll
     from signal import signal as signal
     from socket import getaddrinfo as getaddrinfo
@@ -33,11 +38,14 @@ else:
 
     fork = _original(os, "fork")
     waitpid = _original(os, "waitpid")
+    epoll = _original(select, "epoll")
     poll = _original(select, "poll")
     signal = _original(_signal, "signal")
     socket = _original(_socket_module, "socket")
     getaddrinfo = _original(_socket_module, "getaddrinfo")
     sleep = _original(time, "sleep")
+    local = _original(_thread, "_local")  # of a thread; the patched one is of a greenlet
+    thread_id = _original(_thread, "get_ident")  # the patched one tells greenlets apart
 
 
 def accept(listener: socket) -> socket:

@@ -1,4 +1,4 @@
-"""What Linux lets a process say about itself: its title, and how it is tied to its parent."""
+"""What Linux knows of a process: its title, its memory, and how it is tied to its parent."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import signal
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -45,15 +47,28 @@ def set_title(text: str) -> None:
     _prctl(PR_SET_NAME, text.replace(": ", ":").replace(" ", "-").encode()[:15])
 
 
-@functools.cache  # a child's command line lies where its parent's does
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process, pages that it shares with others included; 0 if it has ended."""
+    try:
+        with open(f"/proc/{pid}/statm") as statm:
+            return int(statm.read().split()[1]) * _PAGE_BYTES  # `resident` in proc_pid_statm(5)
+    except (OSError, IndexError):
+        return 0
+
+
+@functools.cache
 def _title_room() -> tuple[int, int]:
-    """Where the command line begins, and how long it is."""
+    """The address of the command line in our memory, and its length in bytes; (0, 0) if unknown.
+
+    A fork copies the memory, so what was found in a parent holds in its children, and is looked up
+    once for all of them.
+    """
     try:
         with open("/proc/self/stat") as stat:
             fields = stat.read().rpartition(")")[2].split()
         start, end = int(fields[45]), int(fields[46])  # arg_start, arg_end: 48 and 49 in proc(5)
     except (OSError, ValueError, IndexError):
-        return 0, 0  # only looks
+        return 0, 0  # the process then keeps the title it has, which harms nothing
     return start, end - start if start else 0
 
 

@@ -138,6 +138,8 @@ class InlineTasks:
 
 
 class _InlineTask:
+    """What `current_task` gives to a task that is called in place."""
+
     id = None
     deadline = None
     peer = "inline"

@@ -13,22 +13,9 @@ from typing import Any
 
 from .address import Address
 from .binding import TaskFunction
+from .callbacks import Callback
 from .config import ServiceSettings, make_service
 from .tasks import find_tasks, task
-
-Callback = Callable[..., Any] | None
-
-CALLBACKS = (
-    "on_worker_start",
-    "on_worker_stop",
-    "on_worker_reload",
-    "on_connect",
-    "on_message",
-    "on_close",
-    "on_error",
-    "on_buffer_full",
-    "on_buffer_drain",
-)
 
 
 class Worker:

@@ -83,7 +83,7 @@ def test_a_part_of_them_is_not_used(checkout):
 
 def test_one_that_is_not_named_any_more_has_the_sources_run(checkout):
     old = checkout / f"gtask/server/callbacks{SUFFIX}"
-    shutil.copy(checkout / f"gtask/server/gauge{SUFFIX}", old)
+    shutil.copy(checkout / f"gtask/server/stats{SUFFIX}", old)
     assert compiled_in(checkout) == set()
 
 

@@ -1,8 +1,8 @@
-/* A load generator for servers that echo a text: one thread, epoll, every reply checked.
+/* A load generator: one thread, epoll, every reply checked.
  *
- * A task is one line, {"function":"echo","args":{"text":"..."}}, a JSON-RPC call (--json-rpc) or a
- * websocket message (--websocket); the right reply is its text as JSON. Each text begins with a
- * number of its own, so that a reply to another task is a wrong one.
+ * A task is one line, {"function":"send_mail","args":{...}}, a JSON-RPC call (--json-rpc) or, for the
+ * whole page, a websocket message (--websocket); shapes.h has what is asked and what the right reply
+ * is. Each text begins with a number of its own, so that a reply to another task is a wrong one.
  *
  * Closed loop: each connection keeps --depth tasks in flight. Open loop (--rate): tasks are due at
  * fixed times whatever the server does, and latencies count from when a task was due, so that what
@@ -30,7 +30,10 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BUCKETS = 60 * 32, BUFFER = 1 << 18, DIGITS = 8, SOURCES = 64 };
+#include "latencies.h"
+#include "lines.h"
+
+enum { BUFFER = 1 << 18, SOURCES = 64 };
 static const double GRACE = 10; /* seconds that replies may take after the last task */
 
 struct task {
@@ -56,19 +59,15 @@ struct connection {
 
 static struct sockaddr_in server = {.sin_family = AF_INET};
 static int connections = 50, depth = 1, per_task, json_rpc, websocket, idle, wait_for_go;
-static long tasks = 100000, size = 62;
+static long tasks = 100000, size;
 static double rate, seconds = 60;
 
-static char *request, *reply;                /* what they are like; number and id differ */
-static long request_length, reply_length;
-static long request_number, reply_number;    /* where the number stands */
-static long request_id, reply_id;            /* where the JSON-RPC id stands */
-static int digits;                           /* of the number; a short text has fewer */
-static const unsigned char mask[4] = {0x5a, 0x13, 0xc7, 0x2e};
+static const struct shape *shape = shapes;
+static struct line request, reply; /* what they are like; number and id differ */
+static int digits;                 /* of the number; a short text has fewer */
 
 static struct connection *all;
 static int poller;
-static uint64_t histogram[BUCKETS];
 static long started, finished, errors, most; /* tasks of one connection in a run */
 static char first_error[200];
 
@@ -78,104 +77,35 @@ static uint64_t now_ns(void) {
     return (uint64_t)t.tv_sec * 1000000000u + t.tv_nsec;
 }
 
-static void fatal(const char *what) {
-    perror(what);
-    exit(2);
-}
-
-static void *allocate(size_t bytes) {
-    void *memory = calloc(1, bytes);
-    if (!memory) fatal("calloc");
-    return memory;
-}
-
-/* ---- latencies: 32 buckets to each power of two, so at most 3 % off ---- */
-
-static int bucket_of(uint64_t ns) {
-    if (ns < 32) return (int)ns;
-    int power = 63 - __builtin_clzll(ns);
-    int index = (power - 4) * 32 + (int)((ns >> (power - 5)) & 31);
-    return index < BUCKETS ? index : BUCKETS - 1;
-}
-
-static double bucket_us(int index) {
-    if (index < 32) return index / 1e3;
-    return (double)((32 + (uint64_t)(index & 31)) << (index / 32 - 1)) / 1e3;
-}
-
-static double percentile(double share) {
-    uint64_t total = 0, seen = 0;
-    for (int i = 0; i < BUCKETS; i++) total += histogram[i];
-    for (int i = 0; i < BUCKETS; i++)
-        if ((seen += histogram[i]) && seen >= share * total) return bucket_us(i);
-    return 0;
-}
-
 /* ---- requests and replies ---- */
 
-static long websocket_header(char *to, long length, int masked) {
-    unsigned char *header = (unsigned char *)to;
-    int bytes = length < 126 ? 0 : length < 65536 ? 2 : 8;
-    header[0] = 0x81;
-    header[1] = (masked ? 0x80 : 0) | (bytes == 0 ? length : bytes == 2 ? 126 : 127);
-    for (int i = 0; i < bytes; i++) header[2 + i] = length >> (8 * (bytes - 1 - i));
-    if (masked) memcpy(header + 2 + bytes, mask, 4);
-    return 2 + bytes + (masked ? 4 : 0);
-}
-
 static void prepare(void) {
-    char *text = allocate(size + 1);
-    memset(text, 'x', size);
+    char ask[LONGEST], answer[LONGEST];
+    char *text = make_text(shape->filler, size), *escaped = escape(text);
     digits = size < DIGITS ? (int)size : DIGITS;
-    request = allocate(size + 200);
-    reply = allocate(size + 200);
+    (websocket ? page_message : json_rpc ? json_rpc_call : bare_task)(shape, ask, answer);
+    request = fill(ask, text);
+    reply = fill(answer, escaped);
     if (websocket) {
-        request_number = websocket_header(request, size, 1);
-        for (long i = 0; i < size; i++) request[request_number + i] = text[i] ^ mask[i % 4];
-        request_length = request_number + size;
-        reply_number = websocket_header(reply, size + 2, 0) + 1;
-        reply_length = reply_number - 1 + sprintf(reply + reply_number - 1, "\"%s\"", text);
-    } else if (json_rpc) {
-        const char *head = "{\"jsonrpc\":\"2.0\",\"method\":\"echo\",\"params\":{\"text\":\"";
-        const char *answer = "{\"jsonrpc\":\"2.0\",\"result\":\"";
-        request_number = strlen(head);
-        reply_number = strlen(answer);
-        request_length = sprintf(request, "%s%s\"},\"id\":100000000}\n", head, text);
-        reply_length = sprintf(reply, "%s%s\",\"id\":100000000}\n", answer, text);
-        request_id = request_length - 11;
-        reply_id = reply_length - 11;
-    } else {
-        const char *head = "{\"function\":\"echo\",\"args\":{\"text\":\"";
-        request_number = strlen(head);
-        reply_number = 1;
-        request_length = sprintf(request, "%s%s\"}}\n", head, text);
-        reply_length = sprintf(reply, "\"%s\"\n", text);
+        request = frame(request, 1);
+        reply = frame(reply, 0);
     }
     free(text);
-}
-
-static void number_text(char *to, uint32_t number, int masked) {
-    for (int i = 0; i < digits; i++, number >>= 4)
-        to[i] = "0123456789abcdef"[number & 15] ^ (masked ? mask[i % 4] : 0);
-}
-
-static void write_id(char *to, int slot) {
-    for (int i = 8; i > 0; i--, slot /= 10) to[i] = '0' + slot % 10;
+    free(escaped);
 }
 
 /* The task that `got` answers, or NULL if it is not the reply of one in flight. */
 static struct task *match(struct connection *c, const char *got) {
     int slot = c->head;
     if (json_rpc) {
-        slot = 0;
-        for (int i = 1; i < 9; i++) slot = slot * 10 + (got[reply_id + i] - '0');
+        slot = read_id(got + reply.id);
         if (slot < 0 || slot >= depth) return NULL;
     }
     struct task *task = &c->tasks[slot];
     if (!task->in_flight) return NULL;
-    number_text(reply + reply_number, task->number, 0);
-    if (json_rpc) write_id(reply + reply_id, slot);
-    return memcmp(got, reply, reply_length) ? NULL : task;
+    write_number(reply.bytes + reply.number, task->number, digits, 0);
+    if (json_rpc) write_id(reply.bytes + reply.id, slot);
+    return memcmp(got, reply.bytes, reply.length) ? NULL : task;
 }
 
 /* ---- connections ---- */
@@ -234,16 +164,16 @@ static void add_task(struct connection *c, uint64_t due) {
     if (json_rpc)
         for (slot = 0; c->tasks[slot].in_flight;) slot++;
     if (c->out_from == c->out_to) c->out_from = c->out_to = 0;
-    if (c->out_from && c->out_to + request_length > depth * request_length) {
+    if (c->out_from && c->out_to + request.length > depth * request.length) {
         memmove(c->out, c->out + c->out_from, c->out_to - c->out_from);
         c->out_to -= c->out_from;
         c->out_from = 0;
     }
     char *to = c->out + c->out_to;
-    memcpy(to, request, request_length);
-    number_text(to + request_number, started, websocket);
-    if (json_rpc) write_id(to + request_id, slot);
-    c->out_to += request_length;
+    memcpy(to, request.bytes, request.length);
+    write_number(to + request.number, started, digits, websocket);
+    if (json_rpc) write_id(to + request.id, slot);
+    c->out_to += request.length;
     c->tasks[slot] = (struct task){.due = due, .number = started, .in_flight = 1};
     c->in_flight++;
     c->served++;
@@ -287,18 +217,18 @@ static int pull(struct connection *c) {
         uint64_t now = now_ns();
         long at = c->is_open ? 0 : take_handshake(c, buffer, length);
         while (at < length) {
-            long have = length - at, missing = reply_length - c->got;
+            long have = length - at, missing = reply.length - c->got;
             const char *whole = buffer + at;
-            if (c->got || have < reply_length) {
+            if (c->got || have < reply.length) {
                 long part = have < missing ? have : missing;
                 memcpy(c->reply + c->got, buffer + at, part);
                 c->got += part;
                 at += part;
-                if (c->got < reply_length) break;
+                if (c->got < reply.length) break;
                 whole = c->reply;
                 c->got = 0;
             } else {
-                at += reply_length;
+                at += reply.length;
             }
             if (take_reply(c, whole, now)) {
                 char why[120];
@@ -404,11 +334,15 @@ static void usage(void) {
             "  --connections N   at once (50)\n"
             "  --depth N         tasks in flight on each (1)\n"
             "  --rate R          tasks a second, at fixed times (0: as fast as they are answered)\n"
-            "  --size BYTES      of the text (62: the task's line has 100)\n"
+            "  --shape NAME      of a task (page); one of:");
+    for (int i = 0; i < SHAPES; i++) fprintf(stderr, " %s", shapes[i].name);
+    fprintf(stderr,
+            "\n"
+            "  --size BYTES      of its text (page: 40, its line then has 138)\n"
             "  --idle N          further connections that send nothing (0)\n"
             "  --per-task        a connection for each task\n"
             "  --json-rpc        JSON-RPC calls with ids instead of bare tasks\n"
-            "  --websocket       websocket messages\n"
+            "  --websocket       the whole page: websocket messages, each a text of shape page\n"
             "  --wait            print \"ready\" and await a line before the clock starts\n");
     exit(2);
 }
@@ -417,8 +351,8 @@ static void read_options(int argc, char **argv) {
     static const struct option options[] = {
         {"port", 1, 0, 'p'},     {"tasks", 1, 0, 't'},     {"seconds", 1, 0, 's'},
         {"connections", 1, 0, 'c'}, {"depth", 1, 0, 'd'},  {"rate", 1, 0, 'r'},
-        {"size", 1, 0, 'z'},     {"idle", 1, 0, 'i'},      {"per-task", 0, &per_task, 1},
-        {"json-rpc", 0, &json_rpc, 1}, {"websocket", 0, &websocket, 1},
+        {"shape", 1, 0, 'h'},    {"size", 1, 0, 'z'},      {"idle", 1, 0, 'i'},
+        {"per-task", 0, &per_task, 1}, {"json-rpc", 0, &json_rpc, 1}, {"websocket", 0, &websocket, 1},
         {"wait", 0, &wait_for_go, 1}, {0, 0, 0, 0}};
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) switch (option) {
             case 'p': server.sin_port = htons(atoi(optarg)); break;
@@ -427,13 +361,16 @@ static void read_options(int argc, char **argv) {
             case 'c': connections = atoi(optarg); break;
             case 'd': depth = atoi(optarg); break;
             case 'r': rate = atof(optarg); break;
+            case 'h': shape = find_shape(optarg); break;
             case 'z': size = atol(optarg); break;
             case 'i': idle = atoi(optarg); break;
             case 0: break;
             default: usage();
         }
-    if (!server.sin_port || optind < argc || connections < 1 || depth < 1 || size < 1) usage();
+    if (!server.sin_port || optind < argc || connections < 1 || depth < 1 || size < 0 || !shape)
+        usage();
     if (per_task) depth = 1;
+    if (!size) size = shape->size;
 }
 
 /* Open them a few at a time, so that the server's queue does not overflow. */
@@ -449,8 +386,8 @@ static struct connection *make(int many) {
     for (int i = 0; i < many; i++) {
         list[i].fd = -1;
         list[i].tasks = allocate(depth * sizeof(struct task));
-        list[i].out = allocate(depth * request_length + 400);
-        list[i].reply = allocate(reply_length);
+        list[i].out = allocate(depth * request.length + 400);
+        list[i].reply = allocate(reply.length);
     }
     return list;
 }

@@ -10,14 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .servers import BUILD, ROOT
+from .servers import BUILD, ROOT, python_of
 
 
 def enter() -> None:
     """Go on with a Python that has gevent: this one, or an environment made for it."""
     sys.path.append(str(ROOT))
     try:
-        for name in ("gevent", "ujson", "gevent-websocket"):
+        for name in ("gevent", "msgspec", "ujson", "gevent-websocket"):
             importlib.metadata.version(name)
         return
     except importlib.metadata.PackageNotFoundError:
@@ -42,6 +42,23 @@ def describe() -> str:
     return "\n".join(f"- {line}" for line in (_machine(), _kernel(), ", ".join(_versions())))
 
 
+def describe_checkout(checkout: Path) -> str:
+    """The gtask and the Python of another checkout."""
+    code = (
+        "import platform; from gtask import __version__; from gtask.compiled import how; "
+        "print(f'gtask {__version__} {how()}, Python {platform.python_version()}')"
+    )
+    done = subprocess.run(
+        [python_of(checkout), "-c", code],
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": str(checkout)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return f"- against {checkout.name}: {done.stdout.strip()}"
+
+
 def _machine() -> str:
     info = Path("/proc/cpuinfo").read_text()
     model = re.search(r"^model name\s*: (.*)", info, re.M)
@@ -59,7 +76,7 @@ def _versions() -> list[str]:
     from gtask.compiled import how
 
     told = [f"gtask {__version__} {how()}", f"Python {platform.python_version()}"]
-    for name in ("gevent", "greenlet", "ujson", "gevent-websocket"):
+    for name in ("gevent", "greenlet", "msgspec", "ujson", "gevent-websocket"):
         told.append(f"{name} {importlib.metadata.version(name)}")
     gcc = subprocess.run(["gcc", "-dumpfullversion"], capture_output=True, text=True, check=False)
     told.append(f"gcc {gcc.stdout.strip()}")

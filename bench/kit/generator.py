@@ -33,11 +33,12 @@ class Result:
 
 
 def build() -> None:
-    """Compile the C programs, where their sources are newer."""
+    """Compile the C programs, where a source or header is newer."""
     BUILD.mkdir(exist_ok=True)
+    newest = max(source.stat().st_mtime for source in SOURCES.iterdir())
     for source in SOURCES.glob("*.c"):
         target = BUILD / source.stem
-        if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
+        if not target.exists() or target.stat().st_mtime < newest:
             subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-o", target, source], check=True)
 
 

@@ -1,6 +1,6 @@
 """The servers that are measured: each a process tree on a processor of its own.
 
-All listen on a free port of 127.0.0.1 and echo the text of a task (bench/c/load.c).
+All listen on a free port of 127.0.0.1 and have the tasks of bench/c/shapes.h.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ BUILD = BENCH / "build"
 SERVERS = BENCH / "servers"
 SERVER_CPU, LOAD_CPU = (sorted(os.sched_getaffinity(0)) * 2)[:2]
 PYTHON_PATH = f"{ROOT}:{SERVERS}"
+FRONT_ENDS = {"page": "", "page_client": ", TaskClient"}  # a module in SERVERS, what a name adds
 CONNECT_SECONDS = 60.0
 STOP_SECONDS = 10.0
 
@@ -119,31 +120,42 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def gtask(name: str = "gtask", *, page: bool = False, **options: Any) -> Server:
+def gtask(*, checkout: Path = ROOT, page: str = "", **options: Any) -> Server:
     """`gtask-worker -c bench/worker.ini`, with `options` as further keys of its service.
 
-    With `page` it has the websocket front end of the page, too, and that is its port.
+    Args:
+        checkout: whose gtask; the tasks are those of this one.
+        page: one of FRONT_ENDS: the websocket front end of the page is there, too, and at `port`.
     """
+    name = "gtask" if checkout == ROOT else f"gtask of {checkout.name}"
     folder = tempfile.mkdtemp(prefix="gtask-bench-")
     port = front = free_port()
     config = configparser.ConfigParser(inline_comment_prefixes=";")
     config.read(BENCH / "worker.ini")
     changes = {"listen": f"text://127.0.0.1:{port}", **options}
     config["worker:Tasks"].update({key: str(value) for key, value in changes.items()})
-    env = {}
+    env = {"PYTHONPATH": f"{checkout}:{SERVERS}"}
     if page:
         front = free_port()
-        config["worker:Web"] = {"listen": f"websocket://127.0.0.1:{front}", "handler": "page"}
+        name += FRONT_ENDS[page]
+        config["worker:Web"] = {"listen": f"websocket://127.0.0.1:{front}", "handler": page}
         env["BENCH_TASKS"] = f"text://127.0.0.1:{port}"
     with open(f"{folder}/worker.ini", "w") as file:
         config.write(file)
-    command = [sys.executable, str(ROOT / "bin/gtask-worker"), "-c", "worker.ini"]
+    command = [python_of(checkout), str(checkout / "bin/gtask-worker"), "-c", "worker.ini"]
     return Server(name, command, front, env, folder)
+
+
+def python_of(checkout: Path) -> str:
+    """This Python; for another checkout that of its tests' environment, where there is one."""
+    own = checkout / ".venv-test/bin/python"
+    return str(own) if checkout != ROOT and own.exists() else sys.executable
 
 
 def gtask_from_sources() -> Server:
     """The same, not compiled."""
-    server = gtask("gtask from sources")
+    server = gtask()
+    server.name += " from sources"
     server.env["GTASK_PURE"] = "1"
     return server
 

@@ -52,6 +52,7 @@ class Target:
         return self.server == row.server and self.case in ("", row.case)
 
 
+OURS = ("gtask", "gtask, JSON-RPC", "gtask, TaskClient")  # compared with all in their case
 HEADINGS = ("server", "CPU µs/task", "tasks/s", "p50 µs", "p99 µs", "p99.9 µs", "errors", "ratio")
 
 
@@ -76,9 +77,14 @@ def ratios(row: Row, rows: Iterable[Row], targets: Iterable[Target]) -> list[str
             ratio = row.ratio(peer)
             verdict = "" if ratio <= limit else " MISSED"
             told.append(f"{number(ratio)} × {peer.server} (≤ {limit:g}){verdict}")
-        elif row.server == "gtask":
+        elif row.server in OURS and not _is_of_another_kind(peer.server, row.server):
             told.append(f"{number(row.ratio(peer))} × {peer.server}")
     return told
+
+
+def _is_of_another_kind(peer: str, server: str) -> bool:
+    """Whether it is another checkout's gtask, called in another way."""
+    return peer.startswith("gtask of") and peer.partition(", ")[2] != server.partition(", ")[2]
 
 
 def number(value: float | None) -> str:

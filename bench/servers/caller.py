@@ -1,4 +1,4 @@
-"""The calling side: calls the echo task, 50 at once, and prints its own figures as JSON.
+"""The calling side: calls the task of the page, 50 at once, and prints its own figures as JSON.
 
 Usage: caller.py WAY PORT CALLS, where WAY is
 
@@ -24,8 +24,10 @@ from gevent.event import Event  # noqa: E402
 
 from gtask import AsyncTcpConnection, TaskClient  # noqa: E402
 
-TEXT = "x" * 62
-TASK = json.dumps({"function": "echo", "args": {"text": TEXT}}, separators=(",", ":"))
+TEXT = "x" * 40
+ARGS = {"from": "alice@example.org", "to": "bob@example.org", "contents": TEXT}
+TASK = json.dumps({"function": "send_mail", "args": ARGS}, separators=(",", ":"))
+RESULT = {"sent": 1, "contents": TEXT}
 IN_FLIGHT = 50
 
 
@@ -41,8 +43,8 @@ class Calls:
         self._left -= 1
         return self._left >= 0
 
-    def ended(self, text: str) -> None:
-        assert text == TEXT, text
+    def ended(self, result: object) -> None:
+        assert result == RESULT, result
         self._missing -= 1
         if not self._missing:
             self.done.set()
@@ -53,9 +55,9 @@ def with_task_client(port: int, calls: Calls) -> None:
 
     def call() -> None:
         if calls.may_begin():
-            client.call("echo", {"text": TEXT}, on_result=on_result, on_error=on_error)
+            client.call("send_mail", ARGS, on_result=on_result, on_error=on_error)
 
-    def on_result(result: str) -> None:
+    def on_result(result: object) -> None:
         calls.ended(result)
         call()
 

@@ -12,11 +12,29 @@ import ujson  # noqa: E402
 from gevent.server import StreamServer  # noqa: E402
 
 
-def echo(text):
-    return text
+def send_mail(args):
+    return {"sent": 1, "contents": args["contents"]}
 
 
-FUNCTIONS = {"echo": echo}
+def echo(args):
+    return args["text"]
+
+
+def send_list(args):
+    return {"sent": 1, "contents": args[2]}
+
+
+def send_many(args):
+    return {name: args[name] for name in ("mails", "options", "contents")}
+
+
+FUNCTIONS = {
+    "send_mail": send_mail,
+    "echo": echo,
+    "send_list": send_list,
+    "send_letter": send_mail,
+    "send_many": send_many,
+}
 
 
 def handle(socket, _address):
@@ -26,7 +44,7 @@ def handle(socket, _address):
         replies = []
         for line in lines:
             task = ujson.loads(line)
-            result = FUNCTIONS[task["function"]](**task["args"])
+            result = FUNCTIONS[task["function"]](task["args"])
             replies.append(ujson.dumps(result).encode() + b"\n")
         if replies:
             socket.sendall(b"".join(replies))

@@ -25,7 +25,8 @@ def application(environ, start_response):
     ws = environ["wsgi.websocket"]
     while (message := ws.receive()) is not None:
         with socket.create_connection(("127.0.0.1", TASK_PORT)) as task:
-            line = json.dumps({"function": "echo", "args": {"text": message}})
+            args = {"from": "alice@example.org", "to": "bob@example.org", "contents": message}
+            line = json.dumps({"function": "send_mail", "args": args})
             task.sendall(line.encode() + b"\n")
             with task.makefile() as replies:
                 ws.send(replies.readline().rstrip("\n"))

@@ -1,4 +1,6 @@
-"""The websocket half of the whole page: a message becomes a task, its result goes back."""
+"""The websocket half of the whole page: a text becomes a task with three arguments, on a connection
+of its own; the worker's reply goes back as it is.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,9 @@ TASKS = os.environ["BENCH_TASKS"]
 
 
 def on_message(ws, message):
+    args = {"from": "alice@example.org", "to": "bob@example.org", "contents": message}
     task = AsyncTcpConnection(TASKS)
-    task.send(json.dumps({"function": "echo", "args": {"text": message}}))
+    task.send(json.dumps({"function": "send_mail", "args": args}))
 
     def on_result(task, result):
         task.close()

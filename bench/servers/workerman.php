@@ -14,7 +14,13 @@ spl_autoload_register(function ($class) {
 [, $port, $count] = $argv;
 $task_port = $argv[3] ?? $port;
 
-$functions = ['echo' => fn($args) => $args['text']];
+$functions = [
+    'send_mail' => fn($args) => ['sent' => 1, 'contents' => $args['contents']],
+    'echo' => fn($args) => $args['text'],
+    'send_list' => fn($args) => ['sent' => 1, 'contents' => $args[2]],
+    'send_letter' => fn($args) => ['sent' => 1, 'contents' => $args['contents']],
+    'send_many' => fn($args) => ['mails' => $args['mails'], 'options' => $args['options'], 'contents' => $args['contents']],
+];
 $worker = new Worker("Text://127.0.0.1:$task_port");
 $worker->count = (int) $count;
 $worker->onMessage = function ($connection, $data) use ($functions) {
@@ -26,7 +32,8 @@ if ($task_port !== $port) {
     $web = new Worker("websocket://127.0.0.1:$port");
     $web->onMessage = function ($ws, $message) use ($task_port) {
         $task = new AsyncTcpConnection("Text://127.0.0.1:$task_port");
-        $task->send(json_encode(['function' => 'echo', 'args' => ['text' => $message]]));
+        $args = ['from' => 'alice@example.org', 'to' => 'bob@example.org', 'contents' => $message];
+        $task->send(json_encode(['function' => 'send_mail', 'args' => $args]));
         $task->onMessage = function ($task, $result) use ($ws) {
             $task->close();
             $ws->send($result);

@@ -6,29 +6,31 @@ import contextlib
 import json
 import os
 import sys
+from typing import NoReturn
 
 from .. import native
 from ..logs import log_stream
 
-BAD_CONFIGURATION = 78
-
 
 class Reporter:
-    """Tells how the start went: the terminal, or the process that waits at it for the daemon.
+    """Reports how the start went, on the terminal or to the process that waits for the daemon.
 
     Args:
-        pipe: to that process.
+        pipe: to that process; negative if there is none.
+
+    Attributes:
+        has_reported: it is known how the start went.
     """
 
     def __init__(self, pipe: int = -1) -> None:
         self._pipe = pipe
-        self.is_told = False
+        self.has_reported = False
 
-    def tell(self, code: int, text: str) -> None:
+    def report(self, code: int, text: str) -> None:
         """Report the exit code and a line; only the first time counts."""
-        if self.is_told:
+        if self.has_reported:
             return
-        self.is_told = True
+        self.has_reported = True
         if self._pipe < 0:
             _print(code, text)
             return
@@ -37,17 +39,18 @@ class Reporter:
         self.close()
 
     def close(self) -> None:
+        """Close the pipe; also in a forked child, which has no say in it."""
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1
 
 
 def daemonize() -> Reporter:
-    """Go on in the background; the process that was called ends when the result is told."""
+    """Go on in the background; the process that was called ends when the outcome is reported."""
     outcome, pipe = os.pipe()
     if native.fork():
         os.close(pipe)
-        _await(outcome)
+        _end_with(outcome)
     os.close(outcome)
     os.setsid()
     if native.fork():
@@ -56,18 +59,19 @@ def daemonize() -> Reporter:
     return Reporter(pipe)
 
 
-def _await(outcome: int) -> None:
-    said = b""
-    while not said.endswith(b"\n") and (part := os.read(outcome, 65536)):
-        said += part
-    code, text = json.loads(said) if said else (1, "the daemon died while starting")
+def _end_with(outcome: int) -> NoReturn:
+    """In the process that was called: wait for the daemon's report, and end with its exit code."""
+    report = b""
+    while not report.endswith(b"\n") and (part := os.read(outcome, 65536)):
+        report += part
+    code, text = json.loads(report) if report else (1, "the daemon died while starting")
     _print(code, text)
     os._exit(code)
 
 
 def _print(code: int, text: str) -> None:
     if text:  # problems of the configuration begin with the file's name
-        prefix = "" if code == BAD_CONFIGURATION else "gtask-worker: "
+        prefix = "" if code == os.EX_CONFIG else "gtask-worker: "
         print(prefix + text, file=sys.stderr, flush=True)
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .. import native
@@ -28,12 +28,11 @@ class Mold:
 
     Attributes:
         pid: the mold's, or 0 after it has ended.
-        is_loaded: it has loaded the user's code.
-        is_dismissed: we ended it, or will.
+        channel: where it and its workers send messages to us.
         functions: the names that a service's scoreboard holds the numbers of.
     """
 
-    def __init__(self, number: int, settings: Settings, listeners: dict[str, Listener]) -> None:
+    def __init__(self, number: int, settings: Settings, listeners: Mapping[str, Listener]) -> None:
         self.number = number
         self.settings = settings
         self.listeners = listeners
@@ -41,17 +40,15 @@ class Mold:
             service.name: Scoreboard(max(256, 4 * service.count)) for service in settings.services
         }
         self.functions: dict[str, list[str]] = {}
-        self.is_loaded = False
-        self.is_dismissed = False
         self.pid = 0
         self.channel, self._other_end = native.seqpacket_pair()
         self.channel.setblocking(False)
 
-    def start(self, start_mold: StartMold, leave_master: Callable[[], None]) -> None:
+    def start(self, start_mold: StartMold, after_fork_in_child: Callable[[], None]) -> None:
         """Fork the process.
 
         Args:
-            leave_master: closes, in the child, what is the master's alone.
+            after_fork_in_child: closes what is the master's alone.
 
         Raises:
             OSError: it cannot be forked.
@@ -66,32 +63,34 @@ class Mold:
         try:
             self.pid = native.fork()
             if self.pid == 0:
-                self._be_mold(master, start_mold, leave_master, before)
+                self._be_mold(master, start_mold, after_fork_in_child, before)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._other_end.close()
 
     def _be_mold(
-        self, master: int, start_mold: StartMold, leave_master: Callable[[], None], mask: Any
+        self, master: int, start_mold: StartMold, after_fork_in_child: Callable[[], None], mask: Any
     ) -> None:
         code = 1
         try:
-            leave_master()
+            after_fork_in_child()
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             self.channel.close()
-            generation = Generation(
-                self.number,
-                self.settings,
-                {name: listener.socket for name, listener in self.listeners.items()},
-                self.scoreboards,
-                self._other_end,
-                master,
-            )
-            code = start_mold(generation)
+            code = start_mold(self._generation(master))
         except BaseException:  # the edge: nothing may return into the master's code
             traceback.print_exc()
         finally:
             os._exit(code)
+
+    def _generation(self, master: int) -> Generation:
+        return Generation(
+            self.number,
+            self.settings,
+            {name: listener.socket for name, listener in self.listeners.items()},
+            self.scoreboards,
+            self._other_end,
+            master,
+        )
 
     def spawn(self, service: str, worker_id: int, row: int) -> None:
         """Ask for a worker."""
@@ -100,7 +99,7 @@ class Mold:
             self.channel.send(json.dumps(request).encode())
 
     def messages(self) -> Iterator[dict[str, Any]]:
-        """What the mold and its workers have said since."""
+        """What the mold and its workers have sent since."""
         while True:
             try:
                 message = self.channel.recv(MAX_MESSAGE_BYTES)
@@ -113,10 +112,82 @@ class Mold:
 
     def dismiss(self) -> None:
         """End the process; its workers live on."""
-        self.is_dismissed = True
         if self.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
+
+
+class Molds(Mapping[int, Mold]):
+    """The generations of which a mold or a worker lives, by number, the oldest first."""
+
+    def __init__(self) -> None:
+        self._molds: dict[int, Mold] = {}
+        self._newest = 0
+
+    def __getitem__(self, number: int) -> Mold:
+        return self._molds[number]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._molds)
+
+    def __len__(self) -> int:
+        return len(self._molds)
+
+    @property
+    def is_any_alive(self) -> bool:
+        """The process of a mold has not ended."""
+        return any(mold.pid for mold in self.values())
+
+    def fork(
+        self,
+        settings: Settings,
+        listeners: Mapping[str, Listener],
+        start_mold: StartMold,
+        after_fork_in_child: Callable[[Mold], None],
+    ) -> Mold:
+        """Begin a new generation; its number is one more with each.
+
+        Args:
+            after_fork_in_child: gets the new mold, and closes what is the master's alone.
+
+        Raises:
+            OSError: its mold cannot be forked.
+        """
+        self._newest += 1
+        mold = Mold(self._newest, settings, listeners)
+        mold.start(start_mold, lambda: self._after_fork_in_child(mold, after_fork_in_child))
+        self._molds[mold.number] = mold
+        return mold
+
+    def _after_fork_in_child(self, mold: Mold, close: Callable[[Mold], None]) -> None:
+        for other in self.values():
+            other.channel.close()
+        close(mold)
+
+    def dismiss(self, number: int) -> None:
+        """End the generation's mold, if it has not ended and been forgotten."""
+        if number in self._molds:
+            self._molds[number].dismiss()
+
+    def dismiss_all(self) -> None:
+        """End every mold."""
+        for mold in self.values():
+            mold.dismiss()
+
+    def ended(self, pid: int) -> Mold | None:
+        """A process has ended: the mold that it was, if it was one."""
+        for mold in self.values():
+            if mold.pid == pid:
+                mold.pid = 0
+                return mold
+        return None
+
+    def remove_ended(self, needed: set[int]) -> list[Mold]:
+        """Forget the generations whose mold has ended, but for those needed; returns them."""
+        ended = [each for each in self.values() if not each.pid and each.number not in needed]
+        for mold in ended:
+            del self._molds[mold.number]
+        return ended
 
 
 def try_load(settings: Settings, start_mold: StartMold) -> tuple[dict[str, list[str]], list[str]]:
@@ -129,5 +200,5 @@ def try_load(settings: Settings, start_mold: StartMold) -> tuple[dict[str, list[
     _, status = native.waitpid(mold.pid, 0)
     if not message:
         return {}, [f"the process that loads the code has ended: {describe_exit(status)}"]
-    said = json.loads(message)
-    return said.get("functions", {}), said.get("problems", [])
+    answer = json.loads(message)
+    return answer.get("functions", {}), answer.get("problems", [])

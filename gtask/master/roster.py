@@ -1,14 +1,11 @@
-"""Who should be running: the master's decisions, as data.
+"""Who should be running: the master's decisions about workers, as data.
 
 Facts come in by methods (a process was spawned, is ready, has ended, the operator wants to stop);
 `decide` compares what runs with what should, and says what is to be done about it. No sockets,
 processes, clocks or logs here: every moment is an argument, in seconds of a monotonic clock.
 
-    BOOTING ──ready──► READY ──drain──► DRAINING ──exited──► forgotten
-       └──────────────── exited ───────────┴── from any phase
-
 One slot is one worker id of one service. A slot has at most one process that is to stay; others in
-it are leaving, or stay until that one is ready. So a reload, a recycled worker, a changed `count`
+it are kept until that one is ready, and drain then. So a reload, a recycled worker, a changed `count`
 and a crash are all the same: something in a slot is missing or is too many.
 """
 
@@ -16,17 +13,16 @@ from __future__ import annotations
 
 import math
 import signal
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 
+from .actions import Abandon, Action, Dismiss, Halt, Say, Signal, Spawn
 from .exits import describe_exit
+from .slots import Phase, Plan, Process, Slot, Slots
 
 QUICK_SECONDS = 1.0  # a process that lives shorter counts as crashing
-MAX_BACKOFF_SECONDS = 5.0
 BOOT_ATTEMPTS = 3  # that may fail in a row before a generation is given up
-BEAT_SLACK_SECONDS = 1.0  # between two heartbeats
 PAUSE_SECONDS = 2.0  # between two decisions: then it was us who slept
 DUMP_SECONDS = 1.0  # from the dump of the stacks to the kill
 NOW_SECONDS = 2.0  # to stop at once takes this long at most
@@ -34,136 +30,26 @@ KILL_GRACE_SECONDS = 0.5  # a worker keeps to its deadline by itself
 KILL_AGAIN_SECONDS = 5.0
 
 
-class Phase(Enum):
-    """Where a process is in its life, as the master sees it."""
-
-    BOOTING = "booting"
-    READY = "ready"
-    DRAINING = "draining"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What one service should be: `count` processes, killed when stuck for `hard_timeout` seconds."""
-
-    count: int
-    hard_timeout: float = 0.0
-
-
-@dataclass(eq=False)
-class Process:
-    """One worker process.
+@dataclass
+class _Generation:
+    """One generation of workers: what it should be, and how its boot goes.
 
     Attributes:
-        row: its row on the scoreboard of its generation and service.
-        pid: 0 until the mold has told it.
-        since: when it was asked for.
-        deadline: when `next_signal` is due.
-        leaving: why it is to be replaced or to go; empty while it is to stay.
-        killed_for: why we killed it, if we did.
-        last_sign: when its loop last turned.
+        has_mold: it can fork more workers.
+        failures: how many boots in a row failed, by service.
+        served: the services that have had a ready worker.
     """
-
-    generation: int
-    service: str
-    worker_id: int
-    row: int
-    since: float
-    pid: int = 0
-    phase: Phase = Phase.BOOTING
-    deadline: float = math.inf
-    next_signal: int = signal.SIGKILL
-    leaving: str = ""
-    killed_for: str = ""
-    failure: str = ""
-    last_sign: float = 0.0
-
-    @property
-    def name(self) -> str:
-        return f"{self.service} {self.worker_id}"
-
-
-# What `decide` may ask for.
-
-
-@dataclass(frozen=True)
-class Spawn:
-    """Have the generation's mold fork a worker."""
-
-    generation: int
-    service: str
-    worker_id: int
-    row: int
-
-
-@dataclass(frozen=True)
-class Signal:
-    """Send a signal to a worker."""
-
-    pid: int
-    number: int
-
-
-@dataclass(frozen=True)
-class Say:
-    """Log a line; `is_trouble` is for warnings."""
-
-    text: str
-    is_trouble: bool = False
-
-
-@dataclass(frozen=True)
-class Abandon:
-    """The new generation cannot boot and the previous one goes on."""
-
-    generation: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Retire:
-    """A generation needs its mold no more, as none of its workers will be replaced by its like."""
-
-    generation: int
-
-
-@dataclass(frozen=True)
-class Halt:
-    """The service cannot boot at all: end the program."""
-
-    reason: str
-
-
-Action = Spawn | Signal | Say | Abandon | Retire | Halt
-
-
-@dataclass
-class _Crew:
-    """A generation: what it should be, and how its boot goes."""
 
     number: int
     plans: Mapping[str, Plan]
     has_mold: bool = True
-    failures: Counter[str] = field(default_factory=Counter)  # boots in a row that failed
-    served: set[str] = field(default_factory=set)  # services that had a ready worker
+    failures: Counter[str] = field(default_factory=Counter)
+    served: set[str] = field(default_factory=set)
 
-
-@dataclass
-class _Slot:
-    crashes: int = 0  # quick deaths in a row
-    not_before: float = 0.0  # the next try
-    processes: list[Process] = field(default_factory=list)  # none of them draining
-
-    def staying(self, generation: int) -> Process | None:
-        """The one that is to stay; the others are to be replaced by it."""
-        for process in self.processes:
-            if process.generation == generation and not process.leaving:
-                return process
-        return None
-
-    def is_served(self, generation: int) -> bool:
-        process = self.staying(generation)
-        return self.crashes > 0 or (process is not None and process.phase == Phase.READY)
+    @property
+    def serves_all(self) -> bool:
+        """Each service has had a ready worker, so the code is known to run."""
+        return self.served >= self.plans.keys()
 
 
 class Roster:
@@ -173,21 +59,18 @@ class Roster:
         stop_timeout: seconds a drain may take before the process is killed; may be changed.
 
     Attributes:
-        processes: all that live or were asked for.
         restarts: how often a process of a service was replaced, by (service, reason).
         was_cut_off: a process was killed as it did not finish within `stop_timeout`.
     """
 
     def __init__(self, stop_timeout: float) -> None:
         self.stop_timeout = stop_timeout
-        self.processes: list[Process] = []
-        self._by_pid: dict[int, Process] = {}
         self.restarts: Counter[tuple[str, str]] = Counter()
         self.was_cut_off = False
         self.is_stopping = False
-        self._crew = _Crew(0, {})
-        self._previous: _Crew | None = None
-        self._slots: defaultdict[tuple[str, int], _Slot] = defaultdict(_Slot)
+        self._slots = Slots()
+        self._current = _Generation(0, {})
+        self._previous: _Generation | None = None
         self._actions: list[Action] = []
         self._decided = math.inf
         self._awake_since = 0.0
@@ -195,55 +78,60 @@ class Roster:
     # -- what is known ------------------------------------------------------------------------
 
     @property
+    def processes(self) -> list[Process]:
+        """All that live or were asked for."""
+        return self._slots.processes
+
+    @property
     def generation(self) -> int:
         """The number of the generation that new workers belong to; 0 before the first."""
-        return self._crew.number
+        return self._current.number
 
     @property
     def plans(self) -> Mapping[str, Plan]:
-        return self._crew.plans
+        """What each service should be."""
+        return self._current.plans
 
     @property
     def is_up(self) -> bool:
         """Every slot is served by the current generation, or its process is known to crash."""
-        crew = self._crew
+        current = self._current
         return (
             not self.is_stopping
-            and crew.number > 0
-            and crew.served >= crew.plans.keys()
-            and all(slot.is_served(crew.number) for slot in self._wanted())
+            and current.number > 0
+            and current.serves_all
+            and all(slot.is_served(current.number) for _, _, slot in self._wanted())
         )
 
     @property
-    def is_settled(self) -> bool:
-        """`is_up`, and nothing else runs but what is leaving."""
+    def has_taken_over(self) -> bool:
+        """`is_up`, and what is left of other generations drains."""
         return self.is_up and all(
-            process.generation == self._crew.number
+            process.generation == self._current.number
             for process in self.processes
             if process.phase != Phase.DRAINING
         )
 
     def find(self, pid: int) -> Process | None:
         """The process with this id, if it is one of ours."""
-        return self._by_pid.get(pid)
+        return self._slots.find(pid)
 
     # -- what happens -------------------------------------------------------------------------
 
     def loaded(self, generation: int, plans: Mapping[str, Plan]) -> None:
         """A mold is ready to fork; its generation takes over from the present one."""
-        if self._crew.number:
-            self._previous = self._crew
-        self._crew = _Crew(generation, plans)
-        self._forgive()
+        if self._current.number:
+            self._previous = self._current
+        self._current = _Generation(generation, plans)
+        self._slots.forgive()
 
     def spawned(self, generation: int, service: str, row: int, pid: int) -> None:
         """The mold has forked the process asked for."""
-        process = self._at(generation, service, row)
+        process = self._slots.at(generation, service, row)
         if process is None or process.pid:
             self._actions.append(Signal(pid, signal.SIGKILL))  # given up before it was there
             return
-        process.pid = pid
-        self._by_pid[pid] = process
+        self._slots.forked(process, pid)
         if process.phase == Phase.DRAINING:
             self._actions.append(Signal(pid, signal.SIGKILL))
 
@@ -254,9 +142,9 @@ class Roster:
             return
         process.phase = Phase.READY
         process.since = process.last_sign = now
-        if process.generation == self._crew.number:
-            self._crew.served.add(process.service)
-            self._crew.failures[process.service] = 0
+        if process.generation == self._current.number:
+            self._current.served.add(process.service)
+            self._current.failures[process.service] = 0
 
     def failed(self, pid: int, reason: str) -> None:
         """The worker says why it is about to end."""
@@ -266,38 +154,37 @@ class Roster:
 
     def not_spawned(self, generation: int, service: str, row: int, reason: str, now: float) -> None:
         """The mold could not fork the process asked for."""
-        process = self._at(generation, service, row)
+        process = self._slots.at(generation, service, row)
         if process is not None and not process.pid:
-            self._forget(process, reason, now)
+            self._ended(process, reason, now)
 
     def recycle(self, pid: int, reason: str) -> None:
         """The worker has had its share and wants to be replaced."""
         process = self.find(pid)
-        if process is not None and process.phase == Phase.READY and not process.leaving:
-            process.leaving = reason
+        if process is not None and process.phase == Phase.READY and not process.recycled_for:
+            process.recycled_for = reason
 
     def beat(self, pid: int, last_sign: float) -> None:
-        """The worker's loop turned at `last_sign`, see `last_sign`."""
+        """The worker's loop last turned at the moment `last_sign`, as its scoreboard row tells."""
         process = self.find(pid)
         if process is not None:
             process.last_sign = last_sign
 
     def exited(self, pid: int, status: int, now: float) -> None:
-        """A child has been reaped."""
+        """A child has been reaped; `status` is that of wait(2)."""
         process = self.find(pid)
         if process is not None:
-            self._forget(process, process.killed_for or describe_exit(status), now)
+            self._ended(process, process.killed_for or describe_exit(status), now)
 
     def mold_lost(self, generation: int, now: float) -> None:
         """The mold has ended: what it was still to fork will not come."""
-        for crew in (self._crew, self._previous):
-            if crew is not None and crew.number == generation:
-                crew.has_mold = False
+        for each in (self._current, self._previous):
+            if each is not None and each.number == generation:
+                each.has_mold = False
         for process in list(self.processes):
             if process.generation == generation and not process.pid:
-                self._remove(process)
-        previous = self._previous
-        if generation == self._crew.number and previous is not None and previous.has_mold:
+                self._slots.remove(process)
+        if generation == self._current.number and self._can_go_back:
             self._abandon("the process that workers are forked from has died")
 
     def scale(self, delta: int) -> None:
@@ -306,11 +193,11 @@ class Roster:
         A service with a `count` of 1 stays single, as it may keep state in its process; unless it
         is the only one.
         """
-        plans = dict(self._crew.plans)
+        plans = dict(self._current.plans)
         for name, plan in plans.items():
             if plan.count > 1 or len(plans) == 1:
                 plans[name] = Plan(max(1, plan.count + delta), plan.hard_timeout)
-        self._crew.plans = plans
+        self._current.plans = plans
 
     def drain(self, now: float) -> None:
         """Stop: let everything finish what it runs."""
@@ -320,19 +207,11 @@ class Roster:
 
     def hurry(self, now: float) -> None:
         """Stop now: finish nothing."""
-        self.is_stopping = True
-        for process in self.processes:
-            self._leave_slot(process)
-            process.killed_for = "stop"
-            self._signal(process, signal.SIGINT, signal.SIGKILL, now + NOW_SECONDS)
+        self._end_all(signal.SIGINT, now + NOW_SECONDS)
 
     def kill(self, now: float) -> None:
         """Stop without asking."""
-        self.is_stopping = True
-        for process in self.processes:
-            self._leave_slot(process)
-            process.killed_for = "stop"
-            self._signal(process, signal.SIGKILL, signal.SIGKILL, now + KILL_AGAIN_SECONDS)
+        self._end_all(signal.SIGKILL, now + KILL_AGAIN_SECONDS)
 
     # -- what follows -------------------------------------------------------------------------
 
@@ -341,53 +220,53 @@ class Roster:
         if now - self._decided > PAUSE_SECONDS:
             self._awake_since = now  # nobody could beat while the machine slept
         self._decided = now
-        self._keep_deadlines(now)
+        for process in list(self.processes):
+            self._keep_deadline(process, now)
         if not self.is_stopping:
             self._fill_slots(now)
             self._empty_slots(now)
-            self._retire()
+            self._dismiss_previous()
         actions, self._actions = self._actions, []
         return actions
 
     def wake_at(self, now: float) -> float:
         """When the next decision is due; `math.inf` if only facts can change anything."""
         moments = [process.deadline for process in self.processes]
-        if self._crew.has_mold and not self.is_stopping:
-            moments += [slot.not_before for slot in self._wanted() if slot.not_before > now]
+        if self._current.has_mold and not self.is_stopping:
+            tries = (slot.not_before for _, _, slot in self._wanted())
+            moments += [moment for moment in tries if moment > now]
         return min(moments, default=math.inf)
 
-    def _keep_deadlines(self, now: float) -> None:
-        for process in list(self.processes):
-            plan = self._crew.plans.get(process.service)
-            if now >= process.deadline:
-                if process.killed_for == "":
-                    process.killed_for = "not finished in time"
-                    self.was_cut_off = True
-                    self._say(
-                        f"{process.name} ({process.pid}) did not finish in time: killed", True
-                    )
-                self._signal(process, process.next_signal, signal.SIGKILL, now + KILL_AGAIN_SECONDS)
-            elif plan is not None and plan.hard_timeout and process.phase != Phase.BOOTING:
-                stuck = now - max(process.last_sign, self._awake_since)
-                if stuck > plan.hard_timeout and process.killed_for == "":
-                    process.killed_for = "hard_timeout"
-                    self._say(
-                        f"{process.name} ({process.pid}) is stuck for {stuck:.1f} s: killed", True
-                    )
-                    self._signal(process, signal.SIGABRT, signal.SIGKILL, now + DUMP_SECONDS)
+    def _keep_deadline(self, process: Process, now: float) -> None:
+        """Kill a process that is late, or whose loop is stuck."""
+        if now >= process.deadline:
+            if process.killed_for == "":
+                process.killed_for = "not finished in time"
+                self.was_cut_off = True
+                self._warn(f"{process.name} ({process.pid}) did not finish in time: killed")
+            self._signal(process, signal.SIGKILL, now + KILL_AGAIN_SECONDS)
+        elif process.killed_for == "" and process.phase != Phase.BOOTING:
+            stuck = now - max(process.last_sign, self._awake_since)
+            if stuck > self._hard_timeout(process):
+                process.killed_for = "hard_timeout"
+                self._warn(f"{process.name} ({process.pid}) is stuck for {stuck:.1f} s: killed")
+                self._signal(process, signal.SIGABRT, now + DUMP_SECONDS)
+
+    def _hard_timeout(self, process: Process) -> float:
+        """Seconds for which its loop may be stuck; infinite without a limit."""
+        plan = self.plans.get(process.service)
+        return plan.hard_timeout if plan is not None and plan.hard_timeout else math.inf
 
     def _fill_slots(self, now: float) -> None:
-        crew = self._crew
-        if not crew.has_mold:
+        current = self._current
+        if not current.has_mold:
             return
-        for service, plan in crew.plans.items():
+        for service, plan in current.plans.items():
             slots = [self._slots[service, worker_id] for worker_id in range(plan.count)]
-            surge = max(2, plan.count // 4)  # how many may boot beside those they replace
-            for slot in slots:
-                newest = slot.processes[-1] if len(slot.processes) > 1 else None
-                surge -= newest is not None and newest.phase == Phase.BOOTING
+            # How many may boot beside those that they replace.
+            surge = max(2, plan.count // 4) - sum(slot.has_booting_successor for slot in slots)
             for worker_id, slot in enumerate(slots):
-                if now < slot.not_before or slot.staying(crew.number) is not None:
+                if now < slot.not_before or slot.staying(current.number) is not None:
                     continue
                 if slot.processes:
                     if surge <= 0:
@@ -396,37 +275,28 @@ class Roster:
                 self._spawn(service, worker_id, now)
 
     def _empty_slots(self, now: float) -> None:
-        crew = self._crew
-        if not crew.served >= crew.plans.keys():
+        if not self._current.serves_all:
             return  # the old ones stay until we know that the new ones can boot
-        for (service, worker_id), slot in self._slots.items():
-            plan = crew.plans.get(service)
-            is_wanted = plan is not None and worker_id < plan.count
-            successor = slot.staying(crew.number) if is_wanted else None
+        for service, worker_id, slot in self._slots.items():
+            is_wanted = service in self.plans and worker_id < self.plans[service].count
+            successor = slot.staying(self.generation) if is_wanted else None
             if is_wanted and (successor is None or successor.phase != Phase.READY):
                 continue
-            for process in list(slot.processes):
-                if process is not successor:
-                    is_old = process.generation != crew.number
-                    self._drain(process, process.leaving or ("reload" if is_old else "count"), now)
+            for process in [each for each in slot.processes if each is not successor]:
+                is_old = process.generation != self.generation
+                self._drain(process, process.recycled_for or ("reload" if is_old else "count"), now)
 
-    def _retire(self) -> None:
-        if self._previous is not None and self.is_settled:
-            self._actions.append(Retire(self._previous.number))
+    def _dismiss_previous(self) -> None:
+        """A generation that has been replaced needs its mold no more."""
+        if self._previous is not None and self.has_taken_over:
+            self._actions.append(Dismiss(self._previous.number))
             self._previous = None
 
     def _spawn(self, service: str, worker_id: int, now: float) -> None:
-        number = self._crew.number
-        taken = {
-            process.row
-            for process in self.processes
-            if process.generation == number and process.service == service
-        }
-        row = next(row for row in range(len(taken) + 1) if row not in taken)
-        process = Process(number, service, worker_id, row, now, last_sign=now)
-        self.processes.append(process)
-        self._slots[service, worker_id].processes.append(process)
-        self._actions.append(Spawn(number, service, worker_id, row))
+        process = self._slots.add(self.generation, service, worker_id, now)
+        self._actions.append(Spawn(self.generation, service, worker_id, process.row))
+
+    # -- how a process ends -------------------------------------------------------------------
 
     def _drain(self, process: Process, reason: str, now: float) -> None:
         if process.phase == Phase.DRAINING:
@@ -436,107 +306,70 @@ class Roster:
         if reason not in ("stop", "count"):
             self.restarts[process.service, reason.partition(":")[0]] += 1
         if reason not in ("stop", "reload"):
-            self._say(f"{process.name} ({process.pid}) is to go: {reason}")
-        self._leave_slot(process)
-        deadline = now + self.stop_timeout + KILL_GRACE_SECONDS
-        self._signal(process, signal.SIGTERM, signal.SIGKILL, deadline)
+            self._actions.append(Say(f"{process.name} ({process.pid}) is to go: {reason}"))
+        self._slots.vacate(process)
+        self._signal(process, signal.SIGTERM, now + self.stop_timeout + KILL_GRACE_SECONDS)
 
-    def _signal(self, process: Process, number: int, following: int, deadline: float) -> None:
-        process.next_signal = following
+    def _end_all(self, number: int, deadline: float) -> None:
+        """Send all processes the signal of a stop that waits for no task."""
+        self.is_stopping = True
+        for process in self.processes:
+            self._slots.vacate(process)
+            process.killed_for = "stop"
+            self._signal(process, number, deadline)
+
+    def _signal(self, process: Process, number: int, deadline: float) -> None:
+        """Send a signal to it; KILL follows at the deadline."""
         process.deadline = deadline
         if process.pid:
             self._actions.append(Signal(process.pid, number))
 
-    def _forget(self, process: Process, reason: str, now: float) -> None:
+    def _ended(self, process: Process, reason: str, now: float) -> None:
         """The process has ended, or never began."""
         phase = process.phase
-        self._remove(process)
-        if phase == Phase.DRAINING:
-            if not process.killed_for and reason != "exit 0":
-                self.was_cut_off = True
-                self._say(
-                    f"{process.name} ({process.pid}) ended before it had drained: {reason}", True
-                )
-            return
-        has_booted = phase == Phase.READY
-        reason = process.failure or reason
+        self._slots.remove(process)
+        if phase != Phase.DRAINING:
+            self._ended_unasked(process, phase == Phase.READY, process.failure or reason, now)
+        elif not process.killed_for and reason != "exit 0":
+            self.was_cut_off = True
+            self._warn(f"{process.name} ({process.pid}) ended before it had drained: {reason}")
+
+    def _ended_unasked(self, process: Process, has_booted: bool, reason: str, now: float) -> None:
         self.restarts[process.service, reason if has_booted else "could not boot"] += 1
         slot = self._slots[process.service, process.worker_id]
         is_quick = not has_booted or now - process.since < QUICK_SECONDS
-        slot.crashes = slot.crashes + 1 if is_quick else 0
-        wait = backoff_seconds(slot.crashes)
-        slot.not_before = now + wait
+        wait = slot.has_died(is_quick=is_quick, now=now)
         then = f"; next try in {wait:.1f} s" if wait else ""
         what = "has ended" if has_booted else "could not boot"
-        self._say(f"{process.name} ({process.pid}) {what}: {reason}{then}", True)
-        if not has_booted and process.generation == self._crew.number:
+        self._warn(f"{process.name} ({process.pid}) {what}: {reason}{then}")
+        if not has_booted and process.generation == self.generation:
             self._count_failure(process.service, reason)
 
     def _count_failure(self, service: str, reason: str) -> None:
-        crew = self._crew
-        crew.failures[service] += 1
-        if crew.failures[service] < min(crew.plans[service].count, BOOT_ATTEMPTS):
+        current = self._current
+        current.failures[service] += 1
+        if current.failures[service] < min(current.plans[service].count, BOOT_ATTEMPTS):
             return
         reason = f"{service} cannot start: {reason}"
-        if self._previous is not None and self._previous.has_mold:
+        if self._can_go_back:
             self._abandon(reason)
-        elif service not in crew.served:
+        elif service not in current.served:
             self._actions.append(Halt(reason))
+
+    @property
+    def _can_go_back(self) -> bool:
+        """The previous generation has not been dismissed, and can fork workers."""
+        return self._previous is not None and self._previous.has_mold
 
     def _abandon(self, reason: str) -> None:
         """Back to the previous generation."""
         assert self._previous is not None
-        given_up, self._crew, self._previous = self._crew, self._previous, None
-        self._forgive()
+        given_up, self._current, self._previous = self._current, self._previous, None
+        self._slots.forgive()
         self._actions.append(Abandon(given_up.number, reason))
 
-    # -- looking things up --------------------------------------------------------------------
+    def _wanted(self) -> Iterator[tuple[str, int, Slot]]:
+        return self._slots.wanted(self.plans)
 
-    def _wanted(self) -> Iterator[_Slot]:
-        for service, plan in self._crew.plans.items():
-            for worker_id in range(plan.count):
-                yield self._slots[service, worker_id]
-
-    def _forgive(self) -> None:
-        """Other code, another chance."""
-        for slot in self._slots.values():
-            slot.crashes, slot.not_before = 0, 0.0
-
-    def _leave_slot(self, process: Process) -> None:
-        if process.phase != Phase.DRAINING:
-            process.phase = Phase.DRAINING
-            self._slots[process.service, process.worker_id].processes.remove(process)
-
-    def _remove(self, process: Process) -> None:
-        self._leave_slot(process)
-        self.processes.remove(process)
-        self._by_pid.pop(process.pid, None)
-
-    def _at(self, generation: int, service: str, row: int) -> Process | None:
-        for process in self.processes:
-            if (process.generation, process.service, process.row) == (generation, service, row):
-                return process
-        return None
-
-    def _say(self, text: str, is_trouble: bool = False) -> None:
-        self._actions.append(Say(text, is_trouble))
-
-
-def backoff_seconds(crashes: int) -> float:
-    """How long to wait after so many quick deaths in a row.
-
-    >>> [backoff_seconds(n) for n in (0, 1, 2, 3, 4, 20)]
-    [0.0, 0.0, 0.1, 0.2, 0.4, 5.0]
-    """
-    return 0.0 if crashes <= 1 else min(0.1 * 2.0 ** min(crashes - 2, 10), MAX_BACKOFF_SECONDS)
-
-
-def last_sign(heartbeat: float, executing_since: float) -> float:
-    """Since when a worker's loop has not turned, as far as its scoreboard row tells.
-
-    Args:
-        heartbeat: its last beat.
-        executing_since: since when a task has the CPU; 0 if none has, and then it may just be
-            waiting to beat again.
-    """
-    return max(heartbeat, executing_since) if executing_since else heartbeat + BEAT_SLACK_SECONDS
+    def _warn(self, text: str) -> None:
+        self._actions.append(Say(text, is_trouble=True))

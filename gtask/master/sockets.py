@@ -1,6 +1,7 @@
-"""Listening sockets: bound by us, or handed over by systemd; the master owns them all.
+"""A listening socket: how it is bound, what its connections inherit, how it stops accepting.
 
-They are non-blocking, as all workers of a service accept from the same one.
+It is non-blocking, as all workers of a service accept from the same one. The master alone binds it
+and shuts it down.
 """
 
 from __future__ import annotations
@@ -12,14 +13,12 @@ import os
 import socket as flags
 import stat
 import struct
-from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 
 from ..address import Address
-from ..config import ServiceSettings
 from ..native import getaddrinfo, socket
+from .holders import holder
 
-FIRST_PASSED_FD = 3  # sd_listen_fds(3)
 SO_ATTACH_FILTER = 26  # asm-generic/socket.h; the socket module does not name it
 
 
@@ -48,11 +47,6 @@ class Listener:
             return self.address
         return Address(self.address.protocol, self.address.host, name[1])
 
-    def serves(self, service: ServiceSettings, present: Listener | None) -> bool:
-        """It is what the service wants: its own, or another's at the same fixed address."""
-        is_fixed = service.listen.port != 0 or service.listen.is_unix
-        return self.address == service.listen and (is_fixed or self is present)
-
     def hold_off(self) -> None:
         """Have the kernel drop new handshakes, so that what is accepted last was the last.
 
@@ -66,128 +60,18 @@ class Listener:
                 self.socket.setsockopt(flags.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
     def refuse(self) -> None:
-        """Have the kernel refuse connections, whoever else still holds the socket."""
+        """Have the kernel refuse connections, whichever process still holds the socket, too."""
         if self.is_ours:
             with contextlib.suppress(OSError):
                 self.socket.shutdown(flags.SHUT_RD)
         self.close()
 
     def close(self) -> None:
+        """Close our descriptor, and remove the file of a unix socket that we bound."""
         if self.is_ours and self.address.is_unix and self.socket.fileno() >= 0:
             with contextlib.suppress(OSError):
                 os.unlink(self.address.path)
         self.socket.close()
-
-
-def listen(address: Address, backlog: int, mode: int) -> Listener:
-    """Bind and listen.
-
-    Args:
-        mode: permissions of a unix socket's file.
-
-    Raises:
-        CannotListen: e.g. the port is in use.
-    """
-    try:
-        listener = _listen_unix(address, mode) if address.is_unix else _listen_tcp(address)
-    except OSError as error:
-        raise CannotListen(_complaint(address, error)) from error
-    listener.setblocking(False)
-    listener.listen(backlog)
-    return Listener(address, listener, is_ours=True)
-
-
-def take_passed(environ: MutableMapping[str, str]) -> list[tuple[str, socket]]:
-    """The sockets systemd passed to this process, with their names; the variables are removed."""
-    pid = environ.pop("LISTEN_PID", "")
-    count = environ.pop("LISTEN_FDS", "")
-    names = environ.pop("LISTEN_FDNAMES", "").split(":")
-    if pid != str(os.getpid()) or not count.isdigit():
-        return []
-    passed = []
-    for index in range(int(count)):
-        fd = FIRST_PASSED_FD + index
-        os.set_inheritable(fd, False)
-        listener = socket(fileno=fd)
-        listener.setblocking(False)
-        if listener.family != flags.AF_UNIX:
-            _for_children(listener)
-        passed.append((names[index] if index < len(names) else "", listener))
-    return passed
-
-
-def adopt(passed: list[tuple[str, socket]], service: str, address: Address) -> Listener | None:
-    """Take the passed socket that is bound to `address`, or else is named like the service."""
-    fitting = [entry for entry in passed if _is_bound_to(entry[1], address)]
-    fitting += [entry for entry in passed if entry[0] == service]
-    if not fitting:
-        return None
-    passed.remove(fitting[0])
-    return Listener(address, fitting[0][1], is_ours=False)
-
-
-class Listeners:
-    """All listening sockets of the master, over its reloads.
-
-    Args:
-        environ: where systemd says which sockets it passes.
-    """
-
-    def __init__(self, environ: MutableMapping[str, str]) -> None:
-        self._all: list[Listener] = []
-        self.passed = take_passed(environ)
-
-    def provide(
-        self, services: Iterable[ServiceSettings], present: Mapping[str, Listener]
-    ) -> dict[str, Listener]:
-        """A listener for each service, one that we have where the address is the same.
-
-        Args:
-            present: what the services have now.
-
-        Raises:
-            CannotListen: for one of them; those opened for the others are closed again.
-        """
-        free = list(self._all)
-        found: dict[str, Listener] = {}
-        opened: list[Listener] = []
-        try:
-            for service in services:
-                same = next(
-                    (each for each in free if each.serves(service, present.get(service.name))), None
-                )
-                if same is not None:
-                    free.remove(same)
-                    found[service.name] = same
-                    continue
-                listener = adopt(self.passed, service.name, service.listen) or listen(
-                    service.listen, service.backlog, service.socket_mode
-                )
-                opened.append(listener)
-                found[service.name] = listener
-        except CannotListen:
-            for listener in opened:
-                listener.close()
-            raise
-        self._all += opened
-        return found
-
-    def keep(self, used: Mapping[str, Listener]) -> None:
-        """Refuse connections on all but these."""
-        for listener in [each for each in self._all if each not in used.values()]:
-            self._all.remove(listener)
-            listener.refuse()
-
-    def hold_off(self) -> None:
-        """Let no new connections begin, before all are refused."""
-        for listener in self._all:
-            listener.hold_off()
-
-    def leave(self, used: Mapping[str, Listener]) -> None:
-        """In a child: close all but these, without a trace."""
-        for listener in self._all:
-            if listener not in used.values():
-                listener.socket.close()
 
 
 # Classic BPF, socket(7): drop segments with SYN and without ACK, pass all others.
@@ -204,7 +88,39 @@ _DROP_SYN = ctypes.create_string_buffer(
 )
 
 
-def _listen_tcp(address: Address) -> socket:
+def listen(address: Address, backlog: int, mode: int) -> Listener:
+    """Bind and listen.
+
+    Args:
+        mode: permissions of a unix socket's file.
+
+    Raises:
+        CannotListen: e.g. the port is in use.
+    """
+    try:
+        listener = _bind(address, mode)
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {address}: {_reason(address, error)}") from error
+    listener.setblocking(False)
+    listener.listen(backlog)
+    return Listener(address, listener, is_ours=True)
+
+
+def _reason(address: Address, error: OSError) -> str:
+    if error.errno != errno.EADDRINUSE or isinstance(error, flags.gaierror):
+        return str(error.strerror)
+    whose = holder(address)
+    return "address already in use" + (f" by {whose}" if whose else "")
+
+
+def _bind(address: Address, mode: int) -> socket:
+    if not address.is_unix:
+        return _bind_tcp(address)
+    remove_stale(address.path)
+    return bind_unix(address.path, mode)
+
+
+def _bind_tcp(address: Address) -> socket:
     infos = getaddrinfo(address.host, address.port, type=flags.SOCK_STREAM, flags=flags.AI_PASSIVE)
     family, kind, protocol, _, sockaddr = infos[0]
     listener = socket(family, kind, protocol)
@@ -213,15 +129,15 @@ def _listen_tcp(address: Address) -> socket:
         if family == flags.AF_INET6:
             listener.setsockopt(flags.IPPROTO_IPV6, flags.IPV6_V6ONLY, 1)
         listener.bind(sockaddr)
-        _for_children(listener)
+        set_inherited_options(listener)
     except OSError:
         listener.close()
         raise
     return listener
 
 
-def _for_children(listener: socket) -> None:
-    """Options that Linux hands on to the connections accepted."""
+def set_inherited_options(listener: socket) -> None:
+    """Set the options that Linux hands on to the TCP connections a listener accepts."""
     listener.setsockopt(flags.IPPROTO_TCP, flags.TCP_NODELAY, 1)
     listener.setsockopt(flags.SOL_SOCKET, flags.SO_KEEPALIVE, 1)
     host = listener.getsockname()[0]
@@ -229,11 +145,6 @@ def _for_children(listener: socket) -> None:
         # Within the machine nothing is to be paced, as BBR does for 2 % of a task's CPU time. Reno
         # is in every kernel, and open to everybody (tcp(7)).
         listener.setsockopt(flags.IPPROTO_TCP, flags.TCP_CONGESTION, b"reno")
-
-
-def _listen_unix(address: Address, mode: int) -> socket:
-    remove_stale(address.path)
-    return bind_unix(address.path, mode)
 
 
 def bind_unix(path: str, mode: int) -> socket:
@@ -262,64 +173,18 @@ def remove_stale(path: str) -> None:
             raise FileExistsError(errno.EEXIST, "exists and is not a socket", path)
     except FileNotFoundError:
         return
+    if _is_listened_to(path):
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    os.unlink(path)
+
+
+def _is_listened_to(path: str) -> bool:
     with socket(flags.AF_UNIX, flags.SOCK_STREAM) as probe:
         probe.settimeout(1)
         try:
             probe.connect(path)
         except ConnectionRefusedError:
-            os.unlink(path)
-            return
+            return False
         except OSError:
-            pass  # a full queue is somebody too
-    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-
-
-def _is_bound_to(listener: socket, address: Address) -> bool:
-    name = listener.getsockname()
-    if listener.family == flags.AF_UNIX:
-        return address.is_unix and name == address.path
-    if address.is_unix or name[1] != address.port:
-        return False
-    with contextlib.suppress(OSError):
-        for info in getaddrinfo(address.host, address.port, listener.family):
-            if info[4][0] == name[0]:
-                return True
-    return False
-
-
-def _complaint(address: Address, error: OSError) -> str:
-    if isinstance(error, flags.gaierror):
-        return f"cannot listen on {address}: {error.strerror}"
-    if error.errno == errno.EADDRINUSE:
-        return f"cannot listen on {address}: address already in use{_by_whom(address)}"
-    return f"cannot listen on {address}: {error.strerror}"
-
-
-def _by_whom(address: Address) -> str:
-    """The process that listens there, if /proc shows it to us."""
-    inodes = _inodes(address)
-    if not inodes:
-        return ""
-    wanted = {f"socket:[{inode}]" for inode in inodes}
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            for fd in os.listdir(f"/proc/{pid}/fd"):
-                if os.readlink(f"/proc/{pid}/fd/{fd}") in wanted:
-                    with open(f"/proc/{pid}/comm") as comm:
-                        return f" by process {pid} ({comm.read().strip()})"
-    return ""
-
-
-def _inodes(address: Address) -> set[str]:
-    """The sockets that listen there, as proc_net(5) lists them."""
-    inodes = set()
-    for table in ("unix",) if address.is_unix else ("tcp", "tcp6"):
-        with contextlib.suppress(OSError), open(f"/proc/net/{table}") as lines:
-            for line in lines:
-                words = line.split()
-                if address.is_unix:
-                    if words[-1] == address.path:
-                        inodes.add(words[6])
-                elif words[3] == "0A" and int(words[1].rpartition(":")[2], 16) == address.port:
-                    inodes.add(words[9])
-    return inodes
+            pass  # e.g. the queue of a listener is full
+    return True

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Any
 
 from .. import scoreboard as board
-from ..scoreboard import Scoreboard
+from ..process import resident_bytes
+from ..scoreboard import Scoreboard, State
 from .molds import Mold
-from .roster import Phase, Process, Roster, last_sign
+from .roster import Roster
+from .slots import Phase, Process
 
 RATE_SECONDS = 5.0
+BEAT_SLACK_SECONDS = 1.0  # between two heartbeats
 COUNTERS = {
     "done": board.DONE,
     "failed": board.FAILED,
@@ -21,7 +22,7 @@ COUNTERS = {
     "refused": board.REFUSED,
     "abandoned": board.ABANDONED,
 }
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+MEGABYTE = 1048576
 
 
 class Rates:
@@ -72,6 +73,22 @@ class Status:
         since = floats[base + board.EXECUTING_SINCE] if is_executing else 0.0
         return last_sign(floats[base + board.HEARTBEAT], since)
 
+    @property
+    def is_drainer_accepting(self) -> bool:
+        """A worker that is to drain has not closed its listening socket yet."""
+        return any(
+            process.phase == Phase.DRAINING and self.cell(process, board.STATE) == State.READY
+            for process in self._roster.processes
+        )
+
+    def turning(self, since: float) -> set[str]:
+        """The services with a ready worker whose loop has turned since that moment."""
+        return {
+            process.service
+            for process in self._roster.processes
+            if process.phase == Phase.READY and process.last_sign > since
+        }
+
     def sample(self, now: float) -> None:
         """To be called about every second."""
         done = {
@@ -84,6 +101,16 @@ class Status:
         for name, cell in COUNTERS.items():
             self._ended[process.service, name] += self.cell(process, cell)
         self._board(process).clear(process.row)
+
+    def services(self, now: float) -> list[dict[str, Any]]:
+        """All services, with the addresses that they listen on."""
+        plans = self._roster.plans
+        listeners = self._molds[self._roster.generation].listeners if plans else {}
+        return [
+            {"name": name, "listen": str(listeners[name].bound), "count": plan.count}
+            | self.service(name, now)
+            for name, plan in plans.items()
+        ]
 
     def service(self, name: str, now: float) -> dict[str, Any]:
         """A service and its processes, as `status --json` shows them; seconds and megabytes."""
@@ -130,7 +157,7 @@ class Status:
             "id": process.worker_id,
             "generation": process.generation,
             "state": process.phase.value,
-            "memory_mb": resident_mb(process.pid),
+            "memory_mb": round(resident_bytes(process.pid) / MEGABYTE, 1),
             "uptime_seconds": round(now - started, 1),
             "silent_seconds": round(now - heartbeat, 1) if heartbeat else 0.0,
             "connections": ints[base + board.CONNECTIONS],
@@ -146,11 +173,17 @@ class Status:
         return self._molds[process.generation].scoreboards[process.service]
 
 
-def resident_mb(pid: int) -> float:
-    """Resident memory of a process, shared pages included, as `max_rss_mb` counts it."""
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/statm") as statm:
-        return round(int(statm.read().split()[1]) * _PAGE / 1048576, 1)
-    return 0.0
+def last_sign(heartbeat: float, executing_since: float) -> float:
+    """Since when a worker's loop may not have turned, as far as its scoreboard row tells.
+
+    All are moments of the monotonic clock, in seconds.
+
+    Args:
+        heartbeat: its last beat.
+        executing_since: since when a task has the CPU; 0 if none has, and then the loop may just be
+            waiting for its next beat.
+    """
+    return max(heartbeat, executing_since) if executing_since else heartbeat + BEAT_SLACK_SECONDS
 
 
 def _name(functions: list[str], number: int) -> str:

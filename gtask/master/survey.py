@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .control import Client
-from .roster import Process
+from .slots import Process
 
 PATIENCE_SECONDS = 1.0
 
@@ -42,7 +42,7 @@ class Survey:
             self._silent.discard(pid)
 
     def finish(self, now: float) -> bool:
-        """Answer if it is time to; says whether that is done."""
+        """Answer when all workers have, or a second has passed; true when the survey is over."""
         if self._client.is_closed:
             return True
         if self._silent and now < self._deadline:

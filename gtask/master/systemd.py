@@ -1,4 +1,4 @@
-"""What systemd is told, sd_notify(3); nothing where `NOTIFY_SOCKET` is not set."""
+"""What we let systemd know, sd_notify(3); nothing where `NOTIFY_SOCKET` is not set."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ class Notifier:
         self._send("WATCHDOG=1")
 
     def close(self) -> None:
+        """Close the socket; in a forked child, which is not the service's main process."""
         if self._socket is not None:
             self._socket.close()
 

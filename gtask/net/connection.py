@@ -9,13 +9,14 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 from gevent.event import Event
 from greenlet import GreenletExit
 
+from ..address import format_address
+from ..callbacks import Callback
 from ..compiled import mypyc_attr
 from ..errors import ProtocolError
 from ..protocols.text import MAX_FRAME_BYTES, TextDecoder, encode_frame
@@ -28,19 +29,10 @@ log = logging.getLogger("gtask.connection")
 CONNECT_FAILED = 1
 SEND_FAILED = 2
 MAX_SEND_BUFFER_BYTES = 1024 * 1024
-CALLBACKS = (
-    "on_connect",
-    "on_message",
-    "on_close",
-    "on_error",
-    "on_buffer_full",
-    "on_buffer_drain",
-)
 BUFFER_EVENTS = ("on_buffer_full", "on_buffer_drain")
 
 # With `memoryview` in it, which it does not know, mypyc leaves the check to `_encode`.
 Data = str | bytes | bytearray | memoryview
-Callback = Callable[..., Any] | None
 _ids = itertools.count(1)
 
 
@@ -308,11 +300,3 @@ def _encode(data: Data) -> bytes:
         return encode_frame(bytes(data))
     except ProtocolError as error:
         raise ValueError(error.message) from None
-
-
-def format_address(address: Any) -> str:
-    """A socket's address for people: ``127.0.0.1:80``, ``[::1]:80`` or a path."""
-    if isinstance(address, tuple):
-        host = f"[{address[0]}]" if ":" in address[0] else address[0]
-        return f"{host}:{address[1]}"
-    return address.decode() if isinstance(address, bytes) else str(address)

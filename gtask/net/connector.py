@@ -55,7 +55,7 @@ class Connector:
     ) -> None:
         self._reactor = reactor
         self._address = address
-        self._deadline = monotonic() + timeout
+        self._deadline = monotonic() + timeout  # seconds
         self._connected = connected
         self._failed = failed
         self._candidates: list[tuple[int, Any]] = []  # family and address, in the order to try

@@ -14,13 +14,13 @@ import time
 from typing import Any
 
 from ..address import Address, parse_address
+from .outcome import CANNOT_CONNECT, DONE, FAILED
 from .tls import add_tls_options, tls_context
 from .version import add_version_option
 
-DONE, FAILED, USAGE, CANNOT_CONNECT = 0, 1, 2, 75
 LVS_DOWN, LVS_BASE = 1, 2  # keepalived's MISC_CHECK: 1 is down, 2 and more is a weight plus 2
 MAX_WEIGHT = 253
-MAX_ANSWER = 65536
+MAX_ANSWER_BYTES = 65536
 REQUEST = b'{"jsonrpc":"2.0","method":"gtask.health","id":1}\n'
 
 EPILOG = """exit codes:
@@ -78,6 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _NoConnection(OSError):
+    """Nothing could be reached."""
+
+
 def _ask(address: Address, context: ssl.SSLContext | None, timeout: float) -> dict[str, Any]:
     """The answer of `gtask.health`.
 
@@ -87,38 +91,44 @@ def _ask(address: Address, context: ssl.SSLContext | None, timeout: float) -> di
     """
     deadline = time.monotonic() + timeout
     with _connect(address, timeout) as plain:
-        plain.settimeout(max(0.001, deadline - time.monotonic()))
+        plain.settimeout(_left(deadline))
         if context is None:
-            return _exchange(plain, deadline)
+            return _health(_exchange(plain, deadline))
         with context.wrap_socket(plain, server_hostname=address.host or None) as secure:
-            return _exchange(secure, deadline)
+            return _health(_exchange(secure, deadline))
 
 
-class _NoConnection(OSError):
-    """Nothing could be reached."""
+def _left(deadline: float) -> float:
+    """Seconds until `deadline`; never 0, with which a socket would not wait at all."""
+    return max(0.001, deadline - time.monotonic())
 
 
 def _connect(address: Address, timeout: float) -> socket.socket:
     try:
-        if not address.is_unix:
-            return socket.create_connection((address.host, address.port), timeout)
-        plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        plain.settimeout(timeout)
-        try:
-            plain.connect(address.path)
-        except OSError:
-            plain.close()
-            raise
-        return plain
+        if address.is_unix:
+            return _connect_unix(address.path, timeout)
+        return socket.create_connection((address.host, address.port), timeout)
     except OSError as error:
         raise _NoConnection(f"cannot connect: {error.strerror or error}") from None
 
 
-def _exchange(connection: socket.socket, deadline: float) -> dict[str, Any]:
+def _connect_unix(path: str, timeout: float) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(timeout)
+    try:
+        connection.connect(path)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _exchange(connection: socket.socket, deadline: float) -> bytes:
+    """Ask; returns the line that is the answer."""
     connection.sendall(REQUEST)
     answer = b""
     while b"\n" not in answer:
-        connection.settimeout(max(0.001, deadline - time.monotonic()))
+        connection.settimeout(_left(deadline))
         try:
             data = connection.recv(4096)
         except TimeoutError:
@@ -126,10 +136,14 @@ def _exchange(connection: socket.socket, deadline: float) -> dict[str, Any]:
         if not data:
             raise ValueError("closed the connection without an answer")
         answer += data
-        if len(answer) > MAX_ANSWER:
+        if len(answer) > MAX_ANSWER_BYTES:
             raise ValueError("is not a gtask worker: the answer has no end")
+    return answer.partition(b"\n")[0]
+
+
+def _health(answer: bytes) -> dict[str, Any]:
     try:
-        health: dict[str, Any] = json.loads(answer.partition(b"\n")[0])["result"]
+        health: dict[str, Any] = json.loads(answer)["result"]
         health["status"]
     except (ValueError, LookupError, TypeError):
         raise ValueError("is not a gtask worker") from None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-STUCK_SECONDS = 2.0
+STUCK_SECONDS = 2.0  # since the last heartbeat
 
-PROCESS_COLUMNS = (
+Columns = Sequence[tuple[str, str]]  # names, and how they are aligned
+
+PROCESS_COLUMNS: Columns = (
     ("pid", ">"),
     ("id", ">"),
     ("state", "<"),
@@ -28,42 +31,43 @@ def status_table(status: dict[str, Any]) -> str:
         f"up {_duration(status['uptime_seconds'])}, generation {status['generation']}"
     ]
     for service in status["services"]:
-        processes = service["processes"]
-        lines += [
-            "",
-            f"{service['name']}  {service['listen']}  {len(processes)} of {service['count']}",
-        ]
-        rows = [_process(process, status["generation"]) for process in processes]
-        total = ["", "", "all", *_figures(service), "", ""]
-        lines += _table(PROCESS_COLUMNS, [*rows, total])
-        if service["restarts"]:
-            counts = (f"{count} × {reason}" for reason, count in service["restarts"].items())
-            lines.append(f"restarts: {'; '.join(counts)}")
+        lines += ["", *_service(service, status["generation"])]
     return "\n".join(lines)
 
 
+def _service(service: dict[str, Any], generation: int) -> list[str]:
+    processes = service["processes"]
+    lines = [f"{service['name']}  {service['listen']}  {len(processes)} of {service['count']}"]
+    rows = [_process(process, generation) for process in processes]
+    lines += _table(PROCESS_COLUMNS, [*rows, ["", "", "all", *_figures(service), "", ""]])
+    if service["restarts"]:
+        counts = (f"{count} × {reason}" for reason, count in service["restarts"].items())
+        lines.append(f"restarts: {'; '.join(counts)}")
+    return lines
+
+
 def _process(process: dict[str, Any], generation: int) -> list[str]:
-    state = process["state"]
-    if state != "booting" and process["silent_seconds"] > STUCK_SECONDS:
-        state = f"stuck {_duration(process['silent_seconds'])}"
-    elif process["function"] and state == "ready":
-        state = "busy"
-    if process["generation"] != generation:
-        state += " (old)"
-    busy = (
-        f"{process['function']} {_duration(process['busy_seconds'])}" if process["function"] else ""
-    )
+    function = process["function"]
     return [
         str(process["pid"]),
         str(process["id"]),
-        state,
+        _state(process) + (" (old)" if process["generation"] != generation else ""),
         *_figures(process),
         _duration(process["uptime_seconds"]),
-        busy,
+        f"{function} {_duration(process['busy_seconds'])}" if function else "",
     ]
 
 
+def _state(process: dict[str, Any]) -> str:
+    if process["state"] != "booting" and process["silent_seconds"] > STUCK_SECONDS:
+        return f"stuck {_duration(process['silent_seconds'])}"
+    if process["function"] and process["state"] == "ready":
+        return "busy"
+    return str(process["state"])
+
+
 def _figures(of: dict[str, Any]) -> list[str]:
+    """The columns from memory to qps, of a process or of a whole service."""
     counts = [str(of[key]) for key in ("connections", "running", "done", "failed")]
     return [f"{of['memory_mb']:.1f}M", *counts, f"{of['qps']:g}"]
 
@@ -83,7 +87,8 @@ def connections_table(answer: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _table(columns: Any, rows: list[list[str]]) -> list[str]:
+def _table(columns: Columns, rows: list[list[str]]) -> list[str]:
+    """Lines in which the columns stand below each other, beginning with their names."""
     table = [[name for name, _ in columns], *rows]
     widths = [max(len(row[index]) for row in table) for index in range(len(columns))]
     return [
@@ -96,18 +101,14 @@ def _table(columns: Any, rows: list[list[str]]) -> list[str]:
 
 
 def _duration(seconds: float) -> str:
-    """
-    >>> [_duration(s) for s in (0.25, 59.9, 61, 7300, 200000)]
-    ['0.2s', '59.9s', '1m01s', '2h01m', '2d07h']
-    """
+    """The two largest units, e.g. ``2h01m``."""
     if seconds < 60:
         return f"{seconds:.1f}s"
-    whole = int(seconds)
-    for size, unit, small, short in (
-        (86400, "d", 3600, "h"),
-        (3600, "h", 60, "m"),
-        (60, "m", 1, "s"),
-    ):
-        if whole >= size:
-            return f"{whole // size}{unit}{whole % size // small:02}{short}"
-    raise AssertionError("cannot be: it is at least a minute")
+    minutes, left = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d{hours:02}h"
+    if hours:
+        return f"{hours}h{minutes:02}m"
+    return f"{minutes}m{left:02}s"

@@ -25,7 +25,6 @@ INVALID_DATA = 1007
 TOO_BIG = 1009
 INTERNAL_ERROR = 1011
 
-MAX_MESSAGE_BYTES = 10 * 1024 * 1024
 MAX_CONTROL_BYTES = 125
 FIN, RESERVED, OPCODE, MASKED, LENGTH = 0x80, 0x70, 0x0F, 0x80, 0x7F
 
@@ -63,7 +62,7 @@ class MessageDecoder:
         "is_closed",
     )
 
-    def __init__(self, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
+    def __init__(self, max_message_bytes: int) -> None:
         self._limit = max_message_bytes
         self._buffer: bytes | bytearray = b""  # the beginning of a frame
         self._wanted = 0  # how long the buffer must be before it is worth another look

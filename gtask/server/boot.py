@@ -15,7 +15,6 @@ import ipaddress
 import logging
 import os
 import random
-import resource
 import signal
 import socket
 import ssl
@@ -26,9 +25,10 @@ import gevent
 import ujson
 from gevent.event import Event
 
-from ..net.connection import format_address
+from ..address import format_address
 from ..net.reactor import current_reactor
 from ..net.timer import Timer
+from ..process import resident_bytes
 from ..protocols.tls import TlsFilter
 from ..scoreboard import Scoreboard, State
 from .callbacks import CallbackService
@@ -161,7 +161,7 @@ class WorkerProcess:
         """What serves the connections."""
         worker, settings = self.worker, self.settings
         if settings.listen.protocol == "websocket":
-            from .websocket import WebSocketService  # not for text services: it takes memory
+            from .web.service import WebSocketService  # not for text services: it takes memory
 
             return WebSocketService(worker, self.reactor, self.stats, is_tls=self.tls is not None)
         if not worker.served:
@@ -344,5 +344,4 @@ def _with_jitter(limit: float) -> float:
 
 
 def _resident_bytes() -> int:
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * resource.getpagesize()
+    return resident_bytes(os.getpid())

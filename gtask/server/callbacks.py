@@ -5,67 +5,29 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ..net.connection import CALLBACKS, Data, TcpConnection, format_address
+import gevent
+
+from ..address import format_address
 from ..net.reactor import Reactor
 from ..net.stream import State
 from .shared_listener import SharedListener, TextServer
 from .stats import WorkerStats
+from .worker_connection import WorkerConnection
 
 if TYPE_CHECKING:
     from ..worker import Worker
 
-
-class WorkerConnection(TcpConnection):
-    """An accepted connection; starts with its worker's callbacks.
-
-    Attributes:
-        worker: the `Worker` it belongs to.
-    """
-
-    __slots__ = ("__weakref__", "_service", "last_active", "worker")
-
-    def __init__(self, service: CallbackService) -> None:
-        worker = service.worker
-        super().__init__(
-            max_frame_bytes=worker.max_frame_bytes,
-            max_send_buffer_bytes=worker.max_send_buffer_bytes,
-            reactor=service.reactor,
-        )
-        self._service = service
-        self.worker = worker
-        self.last_active = monotonic()
-        for name in CALLBACKS:
-            setattr(self, name, getattr(worker, name))
-
-    @property
-    def is_busy(self) -> bool:
-        """A callback runs, or waits to."""
-        return self._busy or bool(self._events)
-
-    def send(self, data: Data) -> bool:
-        # News for a peer that only listens is activity too: a drain does not cut it off.
-        self.last_active = monotonic()
-        return super().send(data)
-
-    def _received(self, data: bytes) -> None:
-        self.last_active = monotonic()
-        super()._received(data)
-
-    def _deliver(self) -> None:
-        service = self._service
-        service.entered()
-        try:
-            super()._deliver()
-        finally:
-            service.finished()
-
-    def _closed(self, reason: str) -> None:
-        self._service.forget(self)
-        super()._closed(reason)
+CLOSE_SECONDS = 1.0  # for the last calls of `on_close`
+CLOSE_STEP_SECONDS = 0.01
 
 
 class CallbackService:
-    """Gives the connections of one worker process to its callbacks."""
+    """Gives the connections of one worker process to its callbacks.
+
+    Attributes:
+        running: greenlets that are calling the user, each for one connection.
+        connections: the open ones, by their ids; the user has them as `worker.connections`.
+    """
 
     def __init__(self, worker: Worker, reactor: Reactor, stats: WorkerStats) -> None:
         self.worker = worker
@@ -130,9 +92,14 @@ class CallbackService:
         """The drain's time is up."""
 
     def abort(self) -> None:
-        """Close every connection now."""
+        """Close every connection now, and let `on_close` be called of each."""
+        stuck = self.running
         for connection in list(self.connections.values()):
             connection.destroy()
+        gevent.sleep(0)  # those calls are queued: they begin now
+        deadline = monotonic() + CLOSE_SECONDS
+        while self.running > stuck and monotonic() < deadline:
+            gevent.sleep(CLOSE_STEP_SECONDS)
 
     def oldest(self) -> tuple[int, float]:
         """Callbacks are not watched one by one."""

@@ -55,6 +55,11 @@ class Fairness:
         self._timer: Any = None
         self.gate: Gate | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Connections may be accepted now."""
+        return self.gate is not None and self.gate.is_open
+
     def start(self, gate: Gate) -> None:
         """Take part in accepting."""
         self.gate = gate

@@ -1,4 +1,4 @@
-"""The user's code: from settings to `Worker` objects, with everything imported.
+"""The user's code: from settings to `Worker` objects, with everything imported; and the certificates.
 
 Runs in a mold, with everything monkey-patched. What is wrong is told all at once, by file,
 section and key, with the line of the user's code it happened in.
@@ -14,11 +14,12 @@ import traceback
 from collections.abc import Callable
 from dataclasses import fields
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from ..callbacks import CONNECTION_CALLBACKS, WORKER_CALLBACKS
 from ..config import ServiceSettings, Settings
 from ..errors import ConfigError
-from ..worker import CALLBACKS, Worker
+from ..worker import Worker
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ def load_workers(settings: Settings) -> dict[str, Worker]:
         directory = os.path.abspath(path)
         if directory not in sys.path:
             sys.path.insert(0, directory)
-    return _of_each(settings, _load)
+    return _of_each(settings, _worker)
 
 
 def load_certificates(settings: Settings) -> dict[str, ssl.SSLContext | None]:
@@ -46,6 +47,7 @@ def load_certificates(settings: Settings) -> dict[str, ssl.SSLContext | None]:
 
 
 def _of_each(settings: Settings, make: Callable[[ServiceSettings], T]) -> dict[str, T]:
+    """What `make` makes of each service, by name; the problems of all are told together."""
     made: dict[str, T] = {}
     problems: list[str] = []
     for service in settings.services:
@@ -62,8 +64,8 @@ def _of_each(settings: Settings, make: Callable[[ServiceSettings], T]) -> dict[s
 def _context(service: ServiceSettings) -> ssl.SSLContext | None:
     if not service.certfile:
         return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         # An empty password: OpenSSL would ask the terminal for that of an encrypted key.
         context.load_cert_chain(service.certfile, service.keyfile or None, password="")
     except OSError as error:  # an ssl.SSLError is one
@@ -77,16 +79,12 @@ def _context(service: ServiceSettings) -> ssl.SSLContext | None:
     return context
 
 
-def _load(service: ServiceSettings) -> Worker:
-    options = {
-        field.name: getattr(service, field.name)
-        for field in fields(ServiceSettings)
-        if field.name not in ("name", "listen", "tasks")
-    }
-    worker = Worker(service.listen, name=service.name)
-    for name, value in options.items():
-        setattr(worker, name, value)
+def _worker(service: ServiceSettings) -> Worker:
     problems: list[str] = []
+    worker = Worker(service.listen, name=service.name)
+    for field in fields(ServiceSettings):
+        if field.name not in ("name", "listen", "tasks"):
+            setattr(worker, field.name, getattr(service, field.name))
     modules = [_import("tasks", name, problems) for name in service.tasks]
     handler = _import("handler", service.handler, problems) if service.handler else None
     if not problems:
@@ -96,13 +94,14 @@ def _load(service: ServiceSettings) -> Worker:
         except ConfigError as error:
             problems += [f"tasks: {problem}" for problem in error.problems]
     if handler is not None:
-        _take_callbacks(worker, handler, problems)
+        problems += _take_callbacks(worker, handler)
     if problems:
         raise ConfigError(problems)
     return worker
 
 
-def _import(key: str, name: str, problems: list[str]) -> ModuleType | Any:
+def _import(key: str, name: str, problems: list[str]) -> ModuleType | None:
+    """The module; None with a problem more if it cannot be had."""
     try:
         return importlib.import_module(name)
     except BaseException as error:  # the edge to user code: a module may even call sys.exit
@@ -110,8 +109,11 @@ def _import(key: str, name: str, problems: list[str]) -> ModuleType | Any:
         return None
 
 
-def _take_callbacks(worker: Worker, handler: ModuleType, problems: list[str]) -> None:
-    found = {name: getattr(handler, name) for name in CALLBACKS if hasattr(handler, name)}
+def _take_callbacks(worker: Worker, handler: ModuleType) -> list[str]:
+    """Give `worker` what the module defines; returns what is wrong with that."""
+    problems = []
+    names = (*WORKER_CALLBACKS, *CONNECTION_CALLBACKS)
+    found = {name: getattr(handler, name) for name in names if hasattr(handler, name)}
     for name, callback in found.items():
         if callback is not None and not callable(callback):
             problems.append(f"handler: {handler.__name__}.{name} is not a function")
@@ -119,22 +121,18 @@ def _take_callbacks(worker: Worker, handler: ModuleType, problems: list[str]) ->
     worker.application = getattr(handler, "application", None)
     worker.choose_subprotocol = getattr(handler, "choose_subprotocol", None)
     if not found and worker.application is None:
-        problems.append(
-            f"handler: module {handler.__name__} has neither on_message nor application"
-        )
+        where = f"handler: module {handler.__name__}"
+        problems.append(f"{where} has neither on_message nor application")
+    return problems
 
 
 def describe(error: BaseException) -> str:
-    """An exception in one line, with the innermost line of code it passed outside gtask."""
+    """An exception in one line, with the innermost line of code outside gtask that it came through."""
     what = traceback.format_exception_only(error)[-1].strip()
     if isinstance(error, SyntaxError):
         return f"{what} ({error.filename}, line {error.lineno})"
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(
-            ("<", os.path.dirname(__file__), os.path.dirname(importlib.__file__))
-        )
-    ]
-    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return what + where
+    not_theirs = ("<", os.path.dirname(__file__), os.path.dirname(importlib.__file__))
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith(not_theirs):
+            return f"{what} ({frame.filename}, line {frame.lineno})"
+    return what

@@ -1,4 +1,4 @@
-"""The process that workers are forked from: all is imported and made, and nothing runs.
+"""The process that workers are forked from: it loads all once, and then forks what is asked for.
 
 Forked by the master for each generation of code. A worker is forked twice, so that it becomes the
 master's own child: the process in between reports its id and ends, and the worker waits for that.
@@ -12,17 +12,15 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import gc
-import grp
 import importlib
 import logging
 import os
-import pwd
 import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import ujson
 
@@ -31,6 +29,7 @@ from ..errors import ConfigError
 from ..generation import Generation
 from ..logs import log_stream
 from ..process import die_with, set_title
+from .child import become_child_of_master, become_worker_of
 from .forks import Forker
 
 if TYPE_CHECKING:
@@ -40,8 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FAILED = 1
-BAD_CONFIGURATION = 78
-MAX_MESSAGE_BYTES = 65536
+MAX_REQUEST_BYTES = 65536
 
 # What a terminal or a manager may send to the whole tree; it is the master's affair.
 IGNORED = (
@@ -60,6 +58,9 @@ def run_mold(generation: Generation, workers: Iterable[Worker] | None = None) ->
 
     Args:
         workers: what a script declared; without it, the settings say what to import.
+
+    Returns:
+        The exit code.
     """
     _ignore_signals()
     die_with(generation.master)
@@ -71,7 +72,7 @@ def run_mold(generation: Generation, workers: Iterable[Worker] | None = None) ->
     except BaseException as error:  # the edge to user code: a module may even call sys.exit
         return _report_failure(generation, error)
     functions = {name: worker.function_names() for name, worker in loaded.items()}
-    _share_memory()
+    _keep_shared()
     _tell(generation, event="loaded", functions=functions)
     _Mold(generation, forker, processes).serve()
     return 0
@@ -82,24 +83,35 @@ def _ignore_signals() -> None:
         native.signal(number, signal.SIG_IGN)
 
 
+def _tell(generation: Generation, **message: Any) -> None:
+    with contextlib.suppress(OSError):  # the master has gone, and so shall we
+        generation.channel.send(ujson.dumps(message).encode())
+
+
+def _report_failure(generation: Generation, error: BaseException) -> int:
+    from .load import describe
+
+    log.debug("the code does not load", exc_info=error)
+    problems, code = [describe(error)], FAILED
+    if isinstance(error, ConfigError):
+        problems, code = error.problems, os.EX_CONFIG
+    _tell(generation, event="failed", problems=problems, code=code)
+    return code
+
+
+# -- loading: what is done once for all workers ---------------------------------------------------
+
+
 def _load(
     generation: Generation, workers: Iterable[Worker] | None, forker: Forker
 ) -> dict[str, Worker]:
+    """The workers by their services' names, with everything imported."""
     _patch()
-    # Imported by every gevent hub, and 3 MB private to each worker if that came after the fork.
-    import pprint  # noqa: F401
-
-    import gevent.libev.corecext
-    import gevent.threadpool  # noqa: F401
-
-    from . import boot  # noqa: F401
+    _import_early()
     from .load import load_workers
 
     faulthandler.enable(log_stream())
-    # A source file changed within the second of its last compilation would pass for unchanged.
-    sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
-    importlib.invalidate_caches()
-    try:
+    with _fresh_sources():
         if workers is None:
             with forker:
                 loaded = load_workers(generation.settings)
@@ -107,10 +119,43 @@ def _load(
             loaded = {worker.name: worker for worker in workers}
             for worker in loaded.values():
                 worker.load()
-    finally:
-        sys.dont_write_bytecode = before
     sys.stdout.flush()  # or each worker writes it again
     return loaded
+
+
+def _patch() -> None:
+    from gevent import monkey
+    from gevent._hub_local import get_hub_if_exists
+
+    if (hub := get_hub_if_exists()) is not None:
+        hub.destroy(destroy_loop=True)  # a script's own: its greenlets shall not run in each worker
+    if not monkey.is_module_patched("socket"):  # else a script has done it, its own way
+        monkey.patch_all(os=False, signal=False)
+
+
+def _import_early() -> None:
+    """What a worker or its gevent hub would import: 3 MB of each worker's own, after the fork."""
+    import pprint  # noqa: F401
+
+    import gevent.libev.corecext
+    import gevent.threadpool  # noqa: F401
+
+    from . import boot  # noqa: F401
+
+
+@contextlib.contextmanager
+def _fresh_sources() -> Iterator[None]:
+    """Import modules as their sources are now, and write no bytecode of them.
+
+    A .pyc file knows its source by the second in which that was written, so one that is made of a
+    file just before that is changed again would pass for current at the next reload.
+    """
+    sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def _make_processes(generation: Generation, loaded: dict[str, Worker]) -> dict[str, WorkerProcess]:
@@ -137,6 +182,12 @@ def _make_processes(generation: Generation, loaded: dict[str, Worker]) -> dict[s
     }
 
 
+def _raise_descriptor_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def _rehearse() -> None:
     from gevent._hub_local import get_hub_if_exists
 
@@ -148,41 +199,17 @@ def _rehearse() -> None:
         rehearse()
     except Exception:  # it saves memory, and no more
         log.warning("the rehearsal of a worker has failed", exc_info=True)
-    _ignore_signals()
+    _ignore_signals()  # the rehearsed worker has listened to them
 
 
-def _raise_descriptor_limit() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _share_memory() -> None:
-    """Keep pages shared that the workers would copy just by looking at what is on them."""
+def _keep_shared() -> None:
+    """Have no collection of garbage write to the pages that the workers share."""
     gc.disable()
     gc.collect()
     gc.freeze()
 
 
-def _patch() -> None:
-    from gevent import monkey
-    from gevent._hub_local import get_hub_if_exists
-
-    if (hub := get_hub_if_exists()) is not None:
-        hub.destroy(destroy_loop=True)  # a script's own: its greenlets shall not run in each worker
-    if not monkey.is_module_patched("socket"):  # else a script has done it, its own way
-        monkey.patch_all(os=False, signal=False)
-
-
-def _report_failure(generation: Generation, error: BaseException) -> int:
-    from .load import describe
-
-    log.debug("the code does not load", exc_info=error)
-    is_ours = isinstance(error, ConfigError)
-    problems = error.problems if isinstance(error, ConfigError) else [describe(error)]
-    code = BAD_CONFIGURATION if is_ours else FAILED
-    _tell(generation, event="failed", problems=problems, code=code)
-    return code
+# -- serving: forks, as the master asks -----------------------------------------------------------
 
 
 class _Mold:
@@ -191,19 +218,18 @@ class _Mold:
     def __init__(
         self, generation: Generation, forker: Forker, processes: dict[str, WorkerProcess]
     ) -> None:
-        self.generation = generation
-        self.fork = forker.fork
-        self.settle = forker.settle
-        self.processes = processes
+        self._generation = generation
+        self._fork = forker.fork
+        self._processes = processes
 
     def serve(self) -> None:
         """Do what the master asks, until it closes the channel."""
         while requests := self._requests():
             try:
-                between = self.fork()
+                between = self._fork()
             except OSError as error:
                 for request in requests:
-                    self._report_no_fork(request, error)
+                    self._report(request, error)
                 continue
             if between == 0:
                 self._be_between(requests)
@@ -211,14 +237,14 @@ class _Mold:
 
     def _requests(self) -> list[dict[str, Any]]:
         """All that the master has asked for; waits for something."""
-        channel = self.generation.channel
-        messages = [channel.recv(MAX_MESSAGE_BYTES)]
+        channel = self._generation.channel
+        messages = [channel.recv(MAX_REQUEST_BYTES)]
         with contextlib.suppress(BlockingIOError):
             while messages[-1]:
-                messages.append(channel.recv(MAX_MESSAGE_BYTES, socket.MSG_DONTWAIT))
+                messages.append(channel.recv(MAX_REQUEST_BYTES, socket.MSG_DONTWAIT))
         return [ujson.loads(message) for message in messages if message]
 
-    def _be_between(self, requests: list[dict[str, Any]]) -> None:
+    def _be_between(self, requests: list[dict[str, Any]]) -> NoReturn:
         """Fork the workers and end, which makes them the master's children.
 
         All are forked before anything else is done, since what is done in between two forks is
@@ -226,88 +252,44 @@ class _Mold:
         """
         try:
             between = os.getpid()
-            forked: list[int | OSError] = []
-            for request in requests:
-                try:
-                    pid = self.fork()
-                except OSError as error:
-                    forked.append(error)
-                    continue
-                if pid == 0:
-                    self._be_worker(request, between)
-                forked.append(pid)
-            for request, outcome in zip(requests, forked, strict=True):
-                if isinstance(outcome, OSError):
-                    self._report_no_fork(request, outcome)
-                else:
-                    where = {"service": request["service"], "row": request["row"]}
-                    _tell(self.generation, event="spawned", **where, pid=outcome)
+            outcomes = [self._fork_worker(request, between) for request in requests]
+            for request, outcome in zip(requests, outcomes, strict=True):
+                self._report(request, outcome)
         finally:
             os._exit(0)
 
-    def _report_no_fork(self, request: dict[str, Any], error: OSError) -> None:
-        where = {"service": request["service"], "row": request["row"]}
-        _tell(self.generation, event="failed", **where, reason=f"cannot fork: {error.strerror}")
+    def _fork_worker(self, request: dict[str, Any], between: int) -> int | OSError:
+        """The worker's process id, or why there is none; in the worker it does not return."""
+        try:
+            pid = self._fork()
+        except OSError as error:
+            return error
+        if pid == 0:
+            self._be_worker(request, between)
+        return pid
 
-    def _be_worker(self, request: dict[str, Any], between: int) -> None:
+    def _report(self, request: dict[str, Any], outcome: int | OSError) -> None:
+        where = {"service": request["service"], "row": request["row"]}
+        if isinstance(outcome, OSError):
+            reason = f"cannot fork: {outcome.strerror}"
+            _tell(self._generation, event="failed", **where, reason=reason)
+        else:
+            _tell(self._generation, event="spawned", **where, pid=outcome)
+
+    def _be_worker(self, request: dict[str, Any], between: int) -> NoReturn:
         code = FAILED
         try:
-            self.settle()
-            _await_end(between)
-            process = self.processes[request["service"]]
-            _settle(self.generation, process, request["id"])
+            become_child_of_master(self._generation, between)
+            process = self._processes[request["service"]]
+            title = process.title % request["id"]
+            become_worker_of(process.settings, self._generation, title)
             code = process.run(request["id"], request["row"])
         except BaseException as error:  # the last edge: nothing may return into the mold's code
             log.exception("worker %s %s has failed", request["service"], request["id"])
             reason = f"{type(error).__name__}: {error}"
-            _tell(self.generation, event="failed", pid=os.getpid(), reason=reason)
+            _tell(self._generation, event="failed", pid=os.getpid(), reason=reason)
         finally:
             logging.shutdown()
             with contextlib.suppress(OSError, ValueError):
                 sys.stdout.flush()
             os._exit(code)
-
-
-def _await_end(between: int) -> None:
-    """Wait until the process in between has ended, and we are the master's child."""
-    while os.getppid() == between:
-        native.sleep(0.001)
-
-
-def _settle(generation: Generation, process: WorkerProcess, worker_id: int) -> None:
-    """Become a child of the master's, with the service's title, signals and user."""
-    settings = process.settings
-    native.signal(signal.SIGINT, signal.SIG_DFL)  # until the worker listens to it; as TERM is
-    die_with(generation.master)
-    set_title(process.title % worker_id)
-    for name, listener in generation.listeners.items():
-        if name != settings.name:
-            listener.close()
-    if settings.user or settings.group:
-        _drop_privileges(settings.user, settings.group)
-        die_with(generation.master)
-    gc.enable()
-
-
-def _drop_privileges(user: str, group: str) -> None:
-    """Become `user` and `group`, for good.
-
-    Raises:
-        ConfigError: there is no such user or group, or we may not.
-    """
-    try:
-        entry = pwd.getpwnam(user) if user else None
-        gid = grp.getgrnam(group).gr_gid if group else entry.pw_gid if entry else os.getgid()
-        if os.geteuid() == 0:
-            os.setgroups(os.getgrouplist(user, gid) if entry else [gid])
-        os.setgid(gid)
-        if entry:
-            os.setuid(entry.pw_uid)
-            os.environ.update(HOME=entry.pw_dir, USER=user, LOGNAME=user)
-    except (KeyError, PermissionError) as error:
-        raise ConfigError([f"cannot become user {user!r}, group {group!r}: {error}"]) from error
-
-
-def _tell(generation: Generation, **message: Any) -> None:
-    with contextlib.suppress(OSError):  # the master has gone, and so shall we
-        generation.channel.send(ujson.dumps(message).encode())

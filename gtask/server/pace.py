@@ -10,27 +10,22 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any, Final
 
-from ..net.connection import format_address
-from ..net.poller import PolledStream, Poller
+from ..address import format_address
+from ..net.poller import Poller
 from ..net.stream import OPEN, State
 from ..protocols.messages import BARE, notification, protocol_error_reply
 from ..protocols.text import TextDecoder
 from .engine import Engine, native_thread_id
 from .execution import Execution
-from .task_greenlet import TaskGreenlet
+from .ready import ReadyStream
 
 MAX_OUTSTANDING: Final = 1000  # blocked or waiting calls of one connection; past it, it is not read
 
 _EMPTY: Final[list[bytes]] = []  # never added to
 
 
-class PacedConnection(PolledStream):
-    """A peer's frames on their way in, and its replies on their way out.
-
-    Attributes:
-        corked_since: when replies began to be collected; 0.0: they go out one by one.
-        last_active: when something last came or a drain was told of. Both on the monotonic clock.
-    """
+class PacedConnection(ReadyStream):
+    """A peer's frames on their way in, and its replies on their way out."""
 
     __slots__ = (
         "_address",
@@ -43,13 +38,11 @@ class PacedConnection(PolledStream):
         "_outstanding",
         "_replies",
         "_speaks_rpc",
-        "corked_since",
         "engine",
-        "last_active",
     )
 
     def __init__(self, engine: Engine, poller: Poller, address: Any) -> None:
-        PolledStream.__init__(self, engine.reactor, poller)
+        ReadyStream.__init__(self, engine.reactor, poller)
         self.engine = engine
         self._address = address
         self._decoder = TextDecoder(engine.max_frame_bytes)
@@ -61,8 +54,6 @@ class PacedConnection(PolledStream):
         self._last_words = b""  # the reply to a frame that was too long
         self._has_ended = False  # the peer sends no more
         self._speaks_rpc = False
-        self.corked_since = 0.0
-        self.last_active = monotonic()
 
     def __repr__(self) -> str:
         return f"<TaskConnection {self.peer} {State(self.state).name} {self._outstanding}>"
@@ -82,14 +73,6 @@ class PacedConnection(PolledStream):
             "send_buffer": self._buffered,
             "idle_seconds": round(monotonic() - self.last_active, 3),
         }
-
-    # -- for the subclass to implement: what is done with frames ------------------------------
-
-    def work(self, greenlet: TaskGreenlet) -> bool:
-        raise NotImplementedError
-
-    def go_on_without(self, greenlet: TaskGreenlet) -> None:
-        raise NotImplementedError
 
     # -- frames in ----------------------------------------------------------------------------
 

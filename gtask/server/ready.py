@@ -7,28 +7,42 @@ them all, as long as no task blocks. What is behind a task that blocks goes on i
 from __future__ import annotations
 
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
+from ..net.poller import PolledStream, Poller
+from ..net.reactor import Reactor
 from .stats import WorkerStats
 from .task_greenlet import TaskGreenlet
 
 SERVE_SECONDS = 0.005  # what is served at a time, before the loop looks at all else
 
 
-class ReadyConnection(Protocol):
-    """A connection with an inbox."""
+class ReadyStream(PolledStream):
+    """A stream with an inbox; what subclasses do with that, they say below.
 
-    corked_since: float  # when its replies began to be collected; 0: they are not
-    last_active: float  # when it last was worked on; both on the monotonic clock
+    Attributes:
+        corked_since: when its replies began to be collected; 0.0: they go out one by one.
+        last_active: when something last came or a drain was told of. Both on the monotonic clock.
+    """
+
+    __slots__ = ("corked_since", "last_active")
+
+    def __init__(self, reactor: Reactor, poller: Poller) -> None:
+        PolledStream.__init__(self, reactor, poller)
+        self.corked_since = 0.0
+        self.last_active = monotonic()
 
     def work(self, greenlet: TaskGreenlet) -> bool:
         """Have the inbox worked off; False if a task has blocked, and the hub went on."""
+        raise NotImplementedError
 
     def go_on_without(self, greenlet: TaskGreenlet) -> None:
         """A task has blocked in the greenlet; hub only."""
+        raise NotImplementedError
 
     def end_work(self) -> None:
         """Send what is to be sent, and see how to go on."""
+        raise NotImplementedError
 
 
 class ReadyQueue:
@@ -44,16 +58,16 @@ class ReadyQueue:
         self._task_timeout = task_timeout
         self._stats = stats
         self._parked: list[TaskGreenlet] = []
-        self._ready: list[Any] = []  # connections, in the order in which something came
-        self._taken: list[Any] = []  # those of them that are worked off, the next last
+        self._ready: list[ReadyStream] = []  # connections, in the order in which something came
+        self._taken: list[ReadyStream] = []  # those of them that are worked off, the next last
         self._until = 0.0  # when the time is up for those
         self._timer: Any = None  # for the rest
 
-    def put(self, connection: ReadyConnection) -> None:
+    def put(self, connection: ReadyStream) -> None:
         """Have a connection's inbox worked off by the next `work_off`."""
         self._ready.append(connection)
 
-    def postpone(self, connection: ReadyConnection) -> None:
+    def postpone(self, connection: ReadyStream) -> None:
         """The same, when the loop has looked at all else."""
         self._ready.append(connection)
         self._work_off_later()
@@ -94,10 +108,11 @@ class ReadyQueue:
     def _run(self) -> None:
         greenlet = self.greenlet()
         greenlet.switch(self._serve)
+        connection: ReadyStream = greenlet.connection
         if not greenlet.is_parked:
-            greenlet.connection.go_on_without(greenlet)
-        elif greenlet.connection.corked_since:  # it was killed between two calls
-            greenlet.connection.end_work()
+            connection.go_on_without(greenlet)
+        elif connection.corked_since:  # it was killed between two calls
+            connection.end_work()
 
     def _serve(self, greenlet: TaskGreenlet) -> None:
         """In a greenlet: one connection after the other, until a call blocks or the time is up."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,3 +94,13 @@ def test_an_exception_closes_its_own_connection_only(worker: SpawnedWorker) -> N
     wait_until(lambda: "close 0" in words(worker))
     assert worker.text.count("RuntimeError: on purpose") == 1
     assert words(worker).count("start 0") == 1, "the process lives on"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_connections_end_before_their_process(worker: SpawnedWorker, number: int) -> None:
+    with worker.peer() as one, worker.peer() as two:
+        for peer in (one, two):
+            peer.send(b"0\n")
+            assert peer.line() == b"1: 0"
+        assert worker.stop(number) == 0
+    assert words(worker)[-3:] == ["close 1", "close 1", "stop 0"]

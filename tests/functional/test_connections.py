@@ -28,6 +28,7 @@ def pid(): return os.getpid()
 
 @task
 def nap(seconds):
+    print("napping", flush=True)
     time.sleep(seconds)
     return seconds
 
@@ -210,7 +211,7 @@ def test_without_descriptors_it_neither_spins_nor_dies_and_recovers(spawn):
     before = control.bare("cpu")
     held = [Peer(worker.address()) for _ in range(60)]
     wait_until(lambda: "cannot accept connections" in worker.text, what=worker.text)
-    time.sleep(1)
+    assert control.bare("nap", 1.0) == 1.0  # for so long it has nothing to do but to spin
     assert control.bare("echo", "still here") == "still here"
     assert control.bare("cpu") - before < 0.5
     assert worker.text.count("cannot accept connections") <= 2
@@ -251,8 +252,10 @@ def test_a_drain_answers_what_runs_and_what_was_queued_and_refuses_the_rest(spaw
     address = worker.address()
     peers = [Peer(address) for _ in range(8)]  # twice as many as there are turns
     for peer in peers:
+        assert peer.bare("echo", 1) == 1  # it has been accepted
+    for peer in peers:
         peer.send(b'{"function":"nap","args":[0.7]}\n')
-    time.sleep(0.3)
+    wait_until(lambda: worker.text.count("napping") >= 4, what="calls that run")
     worker.send_signal(signal.SIGTERM)
 
     def refused() -> bool:

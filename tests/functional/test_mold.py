@@ -10,8 +10,6 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-import pytest
-
 from ..support.peer import Peer
 from ..support.spawn import ROOT
 
@@ -130,53 +128,3 @@ def test_a_worker_that_has_worked_shares_most_of_its_memory(spawn):
 def private_kb(pid: int) -> int:
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return int(re.search(r"(?m)^Private_Dirty: +(\d+)", rollup)[1])
-
-
-@pytest.mark.parametrize(
-    ("code", "is_short"),
-    [
-        ("", True),
-        ("os.register_at_fork(before=print)", False),
-        ("_thread.start_new_thread(time.sleep, (100,))", False),
-    ],
-)
-def test_the_short_fork_is_for_molds_where_nobody_could_tell(code, is_short):
-    program = f"""
-import os, random, _thread, time
-from gtask.server.forks import Forker
-with Forker() as forker:
-    {code or "pass"}
-assert forker.is_short is {is_short}
-random.seed(1)
-pid = forker.fork()
-if pid == 0:
-    forker.settle()
-    child = random.random()
-    random.seed(1)
-    os._exit(child == random.random())
-os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def test_a_fork_that_the_kernel_refuses_is_an_error():
-    program = """
-import errno, os, resource
-from gtask.server.forks import Forker
-os.setgroups([]); os.setgid(65534); os.setuid(65534)
-with Forker() as forker:
-    pass
-resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-try:
-    pid = forker.fork()
-except OSError as error:
-    os._exit(0 if error.errno == errno.EAGAIN else 2)
-os._exit(1)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr

@@ -35,7 +35,7 @@ import os
 from gevent.server import StreamServer
 from gtask.server.callbacks import CallbackService
 from gtask.server.service import TaskService
-from gtask.server.websocket import WebSocketService
+from gtask.server.web.service import WebSocketService
 
 def started():
     return [

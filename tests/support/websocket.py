@@ -17,23 +17,16 @@ from typing import Any
 import gevent
 
 from gtask import Worker
+from gtask.callbacks import CONNECTION_CALLBACKS
 from gtask.net.reactor import current_reactor
 from gtask.protocols.tls import TlsFilter
 from gtask.scoreboard import Scoreboard, State
 from gtask.server.fairness import Fairness
 from gtask.server.stats import WorkerStats
-from gtask.server.websocket import WebSocketService
+from gtask.server.web.service import WebSocketService
 
 from .wait import SLOWNESS, wait_until
 
-CALLBACKS = (
-    "on_connect",
-    "on_message",
-    "on_close",
-    "on_error",
-    "on_buffer_full",
-    "on_buffer_drain",
-)
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
 
@@ -66,7 +59,7 @@ class ServiceThread:
         self.address = self._listener.getsockname()
         self.events: list[tuple[Any, ...]] = []
         self.worker = Worker("websocket://127.0.0.1:0")
-        for name in CALLBACKS:
+        for name in CONNECTION_CALLBACKS:
             setattr(self.worker, name, self._recorder(name))
         for name, value in (worker or {}).items():
             setattr(self.worker, name, value)
@@ -209,6 +202,11 @@ class RawClient:
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
 
+    def reset(self) -> None:
+        """Close with an RST."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
     def send_until_stuck(self, data: bytes, times: int) -> bool:
         """Send `data` again and again; whether the peer stopped taking it for 0.3 s."""
         self.socket.settimeout(0.3)
@@ -283,6 +281,15 @@ class RawClient:
         """The service answers `text`."""
         self.send(frame(TEXT, text.encode()))
         return self.frame() == (TEXT, text.encode())
+
+
+def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    """A WSGI application that answers with the request's body, or its path; fails at /fail."""
+    body = environ["wsgi.input"].read() or environ["PATH_INFO"].encode()
+    if environ["PATH_INFO"] == "/fail":
+        raise RuntimeError("broken application")
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]
 
 
 def request(*, method: str = "GET", version: str = "1.1", **changes: str | None) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gtask.address import Address, parse_address
+from gtask.address import Address, format_address, parse_address
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,18 @@ def test_what_is_refused(url):
 def test_what_a_socket_takes():
     assert parse_address("text://h:1").sockaddr == ("h", 1)
     assert parse_address("text+unix:///p").sockaddr == "/p"
+
+
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        (("127.0.0.1", 80), "127.0.0.1:80"),
+        (("::1", 80, 0, 0), "[::1]:80"),
+        ("/run/gtask.sock", "/run/gtask.sock"),
+        (b"\0abstract", "\0abstract"),
+        (b"\0\xff", "\0\\xff"),
+        ("", ""),
+    ],
+)
+def test_what_people_read(address, text):
+    assert format_address(address) == text

@@ -9,12 +9,12 @@ app = Celery("bench", broker=URL, backend=URL)
 
 
 @app.task
-def echo(text):
-    return text
+def send_mail(from_, to, contents):
+    return {"sent": 1, "contents": contents}
 
 
-def call(text):
-    return echo.delay(text)
+def call(**mail):
+    return send_mail.delay(**mail)
 
 
 def result(call):

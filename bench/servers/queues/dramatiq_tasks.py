@@ -14,12 +14,12 @@ dramatiq.set_broker(broker)
 
 
 @dramatiq.actor(store_results=True)
-def echo(text):
-    return text
+def send_mail(from_, to, contents):
+    return {"sent": 1, "contents": contents}
 
 
-def call(text):
-    return echo.send(text)
+def call(**mail):
+    return send_mail.send(**mail)
 
 
 def result(call):

@@ -7,8 +7,8 @@ from gtask import TaskClient
 client = TaskClient([f"text://127.0.0.1:{os.environ['GTASK_PORT']}"])
 
 
-def call(text):
-    return client.call("echo", {"text": text})
+def call(from_, to, contents):
+    return client.call("send_mail", {"from": from_, "to": to, "contents": contents})
 
 
 def result(call):

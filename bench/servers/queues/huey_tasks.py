@@ -8,12 +8,12 @@ huey = RedisHuey("bench", port=int(os.environ["REDIS_PORT"]))
 
 
 @huey.task()
-def echo(text):
-    return text
+def send_mail(from_, to, contents):
+    return {"sent": 1, "contents": contents}
 
 
-def call(text):
-    return echo(text)
+def call(**mail):
+    return send_mail(**mail)
 
 
 def result(call):

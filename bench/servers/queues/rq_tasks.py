@@ -10,12 +10,12 @@ connection = Redis(port=int(os.environ["REDIS_PORT"]))
 queue = Queue("bench", connection=connection)
 
 
-def echo(text):
-    return text
+def send_mail(from_, to, contents):
+    return {"sent": 1, "contents": contents}
 
 
-def call(text):
-    return queue.enqueue(echo, text)
+def call(**mail):
+    return queue.enqueue(send_mail, **mail)
 
 
 def result(call):

@@ -6,25 +6,13 @@ import math
 import signal
 from collections import Counter
 
-import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gtask.master.roster import (
-    Abandon,
-    Action,
-    Halt,
-    Phase,
-    Plan,
-    Retire,
-    Roster,
-    Say,
-    Signal,
-    Spawn,
-    backoff_seconds,
-    last_sign,
-)
+from gtask.master.actions import Abandon, Action, Dismiss, Halt, Say, Signal, Spawn
+from gtask.master.roster import Roster
+from gtask.master.slots import Phase, Plan
 
 KILLED, EXIT_3, CLEAN = 9, 3 << 8, 0
 
@@ -102,7 +90,7 @@ def test_fills_every_slot_at_once_with_the_lowest_rows():
     assert not world.roster.is_up
     world.settle()
     assert world.roster.is_up
-    assert world.roster.is_settled
+    assert world.roster.has_taken_over
 
 
 def test_replaces_a_dead_worker_at_once_with_its_id_and_row():
@@ -131,10 +119,6 @@ def test_a_process_that_keeps_dying_young_comes_back_ever_later():
     world.now += 5
     world.die("T", 0, EXIT_3)
     assert spawned(world.step()) == [("T", 0, 0)], "it lived a while: no more delay"
-
-
-def test_backoff_is_bounded():
-    assert backoff_seconds(10**6) == 5.0
 
 
 def test_the_crash_of_one_does_not_delay_another():
@@ -202,8 +186,8 @@ def test_reload_puts_the_new_up_before_it_drains_the_old():
     assert actions[1:] == [Signal(old[0], signal.SIGHUP), Signal(old[0], signal.SIGTERM)]
     world.settle()
     assert world.running() == [(2, "T", n) for n in range(4)]
-    assert world.roster.is_settled
-    assert world.done[-1] == Retire(1)
+    assert world.roster.has_taken_over
+    assert world.done[-1] == Dismiss(1)
     assert world.roster.restarts == {("T", "reload"): 4}
 
 
@@ -378,14 +362,6 @@ def test_without_hard_timeout_a_stuck_worker_is_let_be():
         assert world.step(1) == []
 
 
-@pytest.mark.parametrize(
-    ("heartbeat", "executing_since", "sign"),
-    [(10.0, 0.0, 11.0), (10.0, 10.2, 10.2), (10.5, 10.2, 10.5)],
-)
-def test_last_sign(heartbeat: float, executing_since: float, sign: float):
-    assert last_sign(heartbeat, executing_since) == sign
-
-
 class Life(RuleBasedStateMachine):
     """Whatever happens in whatever order, the roster keeps its promises."""
 
@@ -472,7 +448,7 @@ class Life(RuleBasedStateMachine):
             for each in self.world.roster.processes
             if each.phase != Phase.DRAINING
             and each.generation == self.world.roster.generation
-            and not each.leaving
+            and not each.recycled_for
         )
         assert all(count == 1 for count in staying.values())
 

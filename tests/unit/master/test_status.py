@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import pytest
+
 from gtask import scoreboard as board
-from gtask.master.roster import Phase, Plan, Roster
-from gtask.master.status import Rates, Status, resident_mb
-from gtask.scoreboard import Scoreboard
+from gtask.master.roster import Roster
+from gtask.master.slots import Phase, Plan
+from gtask.master.status import Rates, Status, last_sign
+from gtask.scoreboard import Scoreboard, State
 
 
 class OneMold:
@@ -63,5 +66,29 @@ def test_rates_are_of_the_last_seconds():
     assert rates.rate(1, 2000, 21.0) == 0, "it has ended"
 
 
-def test_memory_of_a_process_that_is_gone():
-    assert resident_mb(4_000_000) == 0.0
+@pytest.mark.parametrize(
+    ("heartbeat", "executing_since", "sign"),
+    [(10.0, 0.0, 11.0), (10.0, 10.2, 10.2), (10.5, 10.2, 10.5)],
+)
+def test_last_sign(heartbeat: float, executing_since: float, sign: float):
+    assert last_sign(heartbeat, executing_since) == sign
+
+
+def test_a_worker_that_drains_accepts_until_its_row_says_otherwise():
+    status, roster, scoreboard = status_of_one()
+    scoreboard.ints[board.STATE] = State.READY
+    assert not status.is_drainer_accepting
+    roster.drain(20.0)
+    assert status.is_drainer_accepting
+    scoreboard.ints[board.STATE] = State.DRAINING
+    assert not status.is_drainer_accepting
+
+
+def test_services_with_a_ready_worker_whose_loop_turns():
+    status, roster, _ = status_of_one()
+    assert status.turning(9.9) == {"T"}
+    assert status.turning(10.0) == set()
+    roster.beat(4_000_000, 12.0)
+    assert status.turning(11.0) == {"T"}
+    roster.drain(20.0)
+    assert status.turning(11.0) == set()

@@ -13,32 +13,18 @@ import gevent.socket
 import pytest
 from gevent.server import StreamServer
 
+from gtask.callbacks import CONNECTION_CALLBACKS
 from gtask.net.async_tcp import AsyncTcpConnection
 from gtask.net.connection import TcpConnection
 
+from ...support.hub import until
 from ...support.wait import SLOWNESS
-
-CALLBACKS = (
-    "on_connect",
-    "on_message",
-    "on_close",
-    "on_error",
-    "on_buffer_full",
-    "on_buffer_drain",
-)
-
-
-def until(condition: Any, seconds: float = 5.0) -> None:
-    """As `wait_until`, letting the hub run."""
-    with gevent.Timeout(seconds * SLOWNESS):
-        while not condition():
-            gevent.sleep(0.005)
 
 
 def recorded(connection: TcpConnection) -> list[tuple[Any, ...]]:
     """The connection's events from now on, as (name, further arguments)."""
     events: list[tuple[Any, ...]] = []
-    for name in CALLBACKS:
+    for name in CONNECTION_CALLBACKS:
         record = lambda _connection, *args, name=name: events.append((name, *args))  # noqa: E731
         setattr(connection, name, record)
     return events

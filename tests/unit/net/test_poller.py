@@ -16,7 +16,7 @@ import pytest
 from gtask.net.poller import PolledStream, Poller
 from gtask.net.reactor import current_reactor
 
-from ...support.wait import SLOWNESS
+from ...support.hub import until
 
 
 class Reader(PolledStream):
@@ -39,12 +39,6 @@ class Reader(PolledStream):
 
     def _closed(self, reason):
         self.reason = reason
-
-
-def until(condition):
-    with gevent.Timeout(5 * SLOWNESS):
-        while not condition():
-            gevent.sleep(0.005)
 
 
 @pytest.fixture

@@ -32,13 +32,15 @@ from gtask.protocols.websocket import (
 
 from ...support.websocket import close_frame, frame
 
+LIMIT = 1 << 20
+
 
 def cut(stream: bytes, places: list[int]) -> list[bytes]:
     edges = sorted({0, len(stream), *(place % (len(stream) + 1) for place in places)})
     return [stream[a:b] for a, b in pairwise(edges)]
 
 
-def decode(*pieces: bytes, limit: int = 1 << 20):
+def decode(*pieces: bytes, limit: int = LIMIT):
     """The events of the pieces, and the code of the error or None."""
     decoder = MessageDecoder(limit)
     events = [event for piece in pieces for event in decoder.feed(piece)]
@@ -136,7 +138,7 @@ def test_a_close_may_hold_no_code():
 
 
 def test_nothing_is_taken_after_a_close():
-    decoder = MessageDecoder()
+    decoder = MessageDecoder(LIMIT)
     assert decoder.feed(close_frame(1000) + frame(TEXT, b"late")) == [(CLOSE, (1000, ""))]
     assert decoder.failed
     assert decoder.feed(frame(TEXT, b"later")) == []
@@ -178,9 +180,9 @@ def test_the_limit_is_exact_for_a_message_and_its_fragments(limit, lengths):
     assert decode(*parts, limit=limit) == (([], TOO_BIG) if total > limit else good)
 
 
-@pytest.mark.parametrize("claim", [(1 << 20) + 1, 8 << 30, 1 << 40, (1 << 63) - 1])
+@pytest.mark.parametrize("claim", [LIMIT + 1, 8 << 30, 1 << 40, (1 << 63) - 1])
 def test_the_header_alone_is_refused_when_it_claims_too_much(claim):
-    decoder = MessageDecoder(1 << 20)
+    decoder = MessageDecoder(LIMIT)
     tracemalloc.start()
     try:
         assert decoder.feed(struct.pack("!BBQ", 0x82, 0xFF, claim)) == []
@@ -192,7 +194,7 @@ def test_the_header_alone_is_refused_when_it_claims_too_much(claim):
 
 
 def test_empty_fragments_are_not_collected():
-    decoder = MessageDecoder()
+    decoder = MessageDecoder(LIMIT)
     decoder.feed(frame(TEXT, b"", fin=False))
     empty = frame(CONTINUATION, b"", fin=False) * 1000
     decoder.feed(empty)
@@ -209,7 +211,7 @@ def test_empty_fragments_are_not_collected():
 def test_one_byte_at_a_time():
     text = "x" * 70_000
     stream = frame(TEXT, text.encode()) + frame(PING, b"?") + close_frame(1000)
-    decoder = MessageDecoder()
+    decoder = MessageDecoder(LIMIT)
     events = [event for byte in stream for event in decoder.feed(bytes((byte,)))]
     assert events == [(TEXT, text), (PING, b"?"), (CLOSE, (1000, ""))]
 

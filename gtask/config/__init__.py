@@ -1,0 +1,18 @@
+"""Configuration: INI text in, frozen settings out, with everything that is wrong told at once.
+
+The keys and their rules are two tables, `Settings` and `ServiceSettings`; an INI file and the
+keyword arguments of `Worker` and `run_all` are read by the same code.
+"""
+
+from .ini import find_master, load_settings, parse_settings
+from .settings import ServiceSettings, Settings, make_service, make_settings
+
+__all__ = [
+    "ServiceSettings",
+    "Settings",
+    "find_master",
+    "load_settings",
+    "make_service",
+    "make_settings",
+    "parse_settings",
+]

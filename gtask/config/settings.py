@@ -1,0 +1,203 @@
+"""The two tables of settings, and the rules that hold among their values."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any
+
+from ..address import Address
+from ..errors import ConfigError
+from . import values
+from .values import BadValue, IpNetwork
+
+
+def _setting(read: Callable[[Any], Any], default: Any = MISSING) -> Any:
+    return field(default=default, metadata={"read": read})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSettings:
+    """One ``[worker:NAME]`` section (docs/configuration.md describes each key).
+
+    Times are in seconds, sizes in bytes unless the name says MB; 0 is "none" or "never".
+    """
+
+    name: str
+    listen: Address = _setting(values.address)
+    count: int = _setting(values.process_count, 1)
+    concurrency: int = _setting(values.integer(1), 100)
+    tasks: tuple[str, ...] = _setting(values.names, ())
+    handler: str = _setting(values.text, "")
+    task_timeout: float = _setting(values.seconds, 60.0)
+    hard_timeout: float = _setting(values.seconds, 0.0)
+    max_tasks: int = _setting(values.integer(0), 0)
+    max_rss_mb: int = _setting(values.integer(0), 0)
+    max_connections: int = _setting(values.integer(1), 10000)
+    max_frame_bytes: int = _setting(values.integer(1), 10485760)
+    max_batch: int = _setting(values.integer(1), 100)
+    max_send_buffer_bytes: int = _setting(values.integer(1), 1048576)
+    idle_timeout: float = _setting(values.seconds, 0.0)
+    certfile: str = _setting(values.existing_file, "")
+    keyfile: str = _setting(values.existing_file, "")
+    cafile: str = _setting(values.existing_file, "")
+    allow: tuple[IpNetwork, ...] = _setting(values.networks, ())
+    user: str = _setting(values.user, "")
+    group: str = _setting(values.group, "")
+    origins: tuple[str, ...] = _setting(values.origins, ())
+    backlog: int = _setting(values.integer(1, 65535), 1024)
+    socket_mode: int = _setting(values.file_mode, 0o660)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The ``[gtask]`` section, and all services.
+
+    Attributes:
+        file: where it was read from; empty for a program's own `run_all`.
+    """
+
+    pid_file: str = _setting(values.text, "")
+    control: str = _setting(values.socket_path, "")
+    log_level: str = _setting(values.one_of("debug", "info", "warning", "error"), "info")
+    log_file: str = _setting(values.text, "")
+    log_format: str = _setting(values.one_of("text", "json"), "text")
+    stop_timeout: float = _setting(values.seconds, 30.0)
+    python_path: tuple[str, ...] = _setting(values.existing_folders, ())
+    services: tuple[ServiceSettings, ...] = ()
+    file: str = ""
+
+
+# -- settings from a program's keyword arguments --------------------------------------------------
+
+
+def make_settings(services: Iterable[ServiceSettings], **options: Any) -> Settings:
+    """The settings of a tree whose services a program declares; the rules are those of the INI file.
+
+    Raises:
+        TypeError: an option that does not exist.
+        ConfigError: all that is wrong.
+    """
+    _refuse_unknown(Settings, options, "run_all")
+    services = tuple(services)
+    read, wrong = read_values(Settings, options)
+    if not services:
+        wrong.append("there is no worker, so nothing to serve")
+    problems = [f"run_all: {one}" for one in wrong]
+    taken = conflicts((service.name, service.listen) for service in services)
+    problems += [f"worker {name}: {one}" for name, one in taken]
+    if problems:
+        raise ConfigError(problems)
+    return Settings(**read, services=services)
+
+
+def make_service(name: str, listen: str | Address, **options: Any) -> ServiceSettings:
+    """The settings of a service that a program declares; the rules are those of the INI file.
+
+    Raises:
+        TypeError: an option that does not exist.
+        ConfigError: all that is wrong.
+    """
+    _refuse_unknown(ServiceSettings, options, f"worker {name}")
+    read, wrong = read_values(ServiceSettings, {"listen": listen, **options})
+    wrong += missing_certificates(options)
+    if wrong:
+        raise ConfigError([f"worker {name}: {one}" for one in wrong])
+    return ServiceSettings(name=name, **read)
+
+
+def _refuse_unknown(kind: type, options: Mapping[str, Any], where: str) -> None:
+    known = _keys(kind)
+    for key in options:
+        if key not in known:
+            raise TypeError(f"{where}: {_unknown(key, known)}")
+
+
+# -- what is wrong, each as ``key: why`` ----------------------------------------------------------
+
+
+def read_values(kind: type, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The values of the keys of one table that were given, and what is wrong with them."""
+    known = _keys(kind)
+    read: dict[str, Any] = {}
+    wrong: list[str] = []
+    for key, value in given.items():
+        if key not in known:
+            wrong.append(_unknown(key, known))
+        elif not _means_default(value, known[key]):
+            try:
+                read[key] = known[key].metadata["read"](value)
+            except BadValue as error:
+                wrong.append(f"{key}: {error}")
+    needed = (key for key, one in known.items() if one.default is MISSING)
+    wrong += [f"{key}: is missing" for key in needed if key not in given]
+    return read, wrong
+
+
+def _keys(kind: type) -> dict[str, Field[Any]]:
+    return {one.name: one for one in fields(kind) if "read" in one.metadata}
+
+
+def _means_default(value: Any, key: Field[Any]) -> bool:
+    return isinstance(value, str) and not value.strip() and key.default is not MISSING
+
+
+def _unknown(key: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(key.lower(), known, n=1)
+    return f"{key}: unknown key" + (f", did you mean {close[0]}?" if close else "")
+
+
+def wrong_purpose(read: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with what a section serves: tasks, or callbacks.
+
+    Args:
+        read: its values, without those that are wrong by themselves.
+        given: its keys as they were written.
+    """
+    protocol = read["listen"].protocol if "listen" in read else ""
+    tasks, handler = read.get("tasks"), given.get("handler")
+    if protocol == "text" and not tasks and not handler:
+        yield "tasks: is missing (or handler, for callbacks)"
+    if protocol == "websocket" and not handler:
+        yield "handler: is missing, a websocket service needs one"
+    if protocol == "websocket" and tasks:
+        yield "tasks: cannot be served by websocket, use a text service"
+    if tasks and handler:
+        yield "handler: a service has tasks or a handler, not both"
+
+
+def missing_certificates(given: Mapping[str, Any]) -> Iterator[str]:
+    """The keys that stand there without the certificate that they belong to."""
+    for key in ("keyfile", "cafile"):
+        if given.get(key) and not given.get("certfile"):
+            yield f"{key}: needs certfile, too"
+
+
+def conflicts(places: Iterable[tuple[str, Address | None]]) -> Iterator[tuple[str, str]]:
+    """What is wrong with no service alone: the names of those whose name or address is taken.
+
+    Args:
+        places: the name of each service, and its address if that could be read.
+    """
+    before: list[tuple[str, Address | None]] = []
+    for name, listen in places:
+        for other_name, other in before:
+            if name == other_name:
+                yield name, "name: is taken by another service"
+                break
+            if listen and other and _is_same_place(listen, other):
+                yield name, f"listen: {listen} is taken by {other_name}"
+                break
+        before.append((name, listen))
+
+
+def _is_same_place(one: Address, other: Address) -> bool:
+    """Whether the kernel refuses to listen on both; host names are not looked up."""
+    if one.is_unix or other.is_unix:
+        return one.path == other.path
+    if one.port != other.port or one.port == 0:
+        return False
+    everywhere = "::" if ":" in one.host else "0.0.0.0"
+    is_same_family = (":" in one.host) == (":" in other.host)
+    return one.host == other.host or (is_same_family and everywhere in (one.host, other.host))

@@ -1,0 +1,47 @@
+"""What `gtask-call --progress` shows of a task that runs."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from typing import Any
+
+BAR_WIDTH = 30  # characters
+CLEAR_LINE = "\r\x1b[K"
+
+
+class ProgressBar:
+    """Progress on standard error: a bar on a terminal, else a line for each report."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._is_terminal = sys.stderr.isatty()
+        self._is_shown = False
+
+    def show(self, done: Any, total: Any, note: Any) -> None:
+        """Take one report; its values may be of any type, as they come from a task."""
+        count = f"{done}/{total}" if total else f"{done}"
+        if not self._is_terminal:
+            print(f"{self._name}: {count} {note or ''}".rstrip(), file=sys.stderr, flush=True)
+            return
+        width = shutil.get_terminal_size().columns - 1
+        line = f"{self._name} {_bar(done, total)}{count} {note or ''}"
+        self._write(CLEAR_LINE + line[:width])
+        self._is_shown = True
+
+    def clear(self) -> None:
+        """Remove the bar from the terminal."""
+        if self._is_shown:
+            self._write(CLEAR_LINE)
+            self._is_shown = False
+
+    def _write(self, text: str) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def _bar(done: Any, total: Any) -> str:
+    if not (isinstance(done, int | float) and isinstance(total, int | float) and total):
+        return ""
+    filled = round(BAR_WIDTH * min(max(done / total, 0.0), 1.0))
+    return f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] "
