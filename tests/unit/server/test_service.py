@@ -65,15 +65,12 @@ def test_what_came_with_the_connection_can_be_served_before_the_loop_turns(serve
     served.service.poll()
     peer = served.connect()
     peer.rpc(1, "echo", 7)
-    has_answer = []
 
     def poll():
         served.service.poll()
-        has_answer.append(peer.has_bytes())
+        return peer.has_bytes()
 
-    served.engine.reactor.loop.run_callback(poll)
-    until(lambda: has_answer)
-    assert has_answer == [True]
+    assert served.in_hub(poll)
     assert peer.line() == result(1, 7)
 
 
