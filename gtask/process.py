@@ -43,8 +43,28 @@ def set_title(text: str) -> None:
     """
     start, room = _title_room()
     if room > 0:
-        ctypes.memmove(start, text.encode()[: room - 1].ljust(room, b"\0"), room)
-    _prctl(PR_SET_NAME, text.replace(": ", ":").replace(" ", "-").encode()[:15])
+        data = text.encode(errors="replace")
+        ctypes.memmove(start, data[: room - 1].ljust(room, b"\0"), room)
+    _prctl(PR_SET_NAME, _short(text).encode(errors="replace")[:15])
+
+
+def _short(text: str) -> str:
+    return text.replace(": ", ":").replace(" ", "-")
+
+
+MASTER_TITLE = "gtask: master"
+
+
+def is_master(pid: int) -> bool:
+    """The process calls itself a master of gtask's, or there is no /proc that would tell."""
+    for name, begin in (("cmdline", MASTER_TITLE), ("comm", _short(MASTER_TITLE))):
+        try:
+            with open(f"/proc/{pid}/{name}", errors="replace") as file:
+                if file.read().startswith(begin):
+                    return True
+        except OSError:
+            return not os.path.exists("/proc/self")
+    return False
 
 
 def resident_bytes(pid: int) -> int:

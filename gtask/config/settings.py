@@ -64,6 +64,7 @@ class Settings:
     log_file: str = _setting(values.text, "")
     log_format: str = _setting(values.one_of("text", "json"), "text")
     stop_timeout: float = _setting(values.seconds, 30.0)
+    boot_timeout: float = _setting(values.seconds, 60.0)
     python_path: tuple[str, ...] = _setting(values.existing_folders, ())
     services: tuple[ServiceSettings, ...] = ()
     file: str = ""

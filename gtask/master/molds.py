@@ -1,26 +1,43 @@
-"""The master's view of a mold: its process, its channel, and its generation's sockets and board."""
+"""The master's view of a mold: its process, its channels, and its generation's sockets and board."""
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
+import math
 import os
 import signal
+import socket
+import struct
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from .. import native
 from ..config import Settings
 from ..generation import Generation
-from ..scoreboard import Scoreboard
-from .exits import describe_exit
+from ..scoreboard import Scoreboard, rows_for
+from .children import send_signal
+from .messages import MAX_BYTES
 from .sockets import Listener
 
-MAX_MESSAGE_BYTES = 262144
+# What is read of one channel before the loop looks at all else.
+MOST_MESSAGES = 1000
+MOST_BYTES = 4 * 1024 * 1024
+_CREDENTIALS = struct.Struct("3i")  # ucred: process, user and group, unix(7)
 
 StartMold = Callable[[Generation], int]
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A message of a worker, and who has sent it, as the kernel tells."""
+
+    data: bytes
+    pid: int
+    user: int
 
 
 class Mold:
@@ -28,8 +45,13 @@ class Mold:
 
     Attributes:
         pid: the mold's, or 0 after it has ended.
-        channel: where it and its workers send messages to us.
+        channel: where it hears us and we hear it; no worker has its other end.
+        events: where its workers send messages to us.
         functions: the names that a service's scoreboard holds the numbers of.
+        requests: those that the channel had no room for yet.
+        is_connected: the channel has another end.
+        deaf_since: when the workers' channel had no other end any more; of the monotonic clock, in
+            seconds, and infinite as long as it has.
     """
 
     def __init__(self, number: int, settings: Settings, listeners: Mapping[str, Listener]) -> None:
@@ -37,12 +59,18 @@ class Mold:
         self.settings = settings
         self.listeners = listeners
         self.scoreboards = {
-            service.name: Scoreboard(max(256, 4 * service.count)) for service in settings.services
+            service.name: Scoreboard(rows_for(service.count)) for service in settings.services
         }
-        self.functions: dict[str, list[str]] = {}
+        self.functions: Mapping[str, list[str]] = {}
         self.pid = 0
+        self.requests: deque[bytes] = deque()
+        self.is_connected = True
+        self.deaf_since = math.inf
         self.channel, self._other_end = native.seqpacket_pair()
-        self.channel.setblocking(False)
+        self.events, self._workers_end = native.seqpacket_pair()
+        self.events.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        for ours in (self.channel, self.events):
+            ours.setblocking(False)
 
     def start(self, start_mold: StartMold, after_fork_in_child: Callable[[], None]) -> None:
         """Fork the process.
@@ -64,9 +92,13 @@ class Mold:
             self.pid = native.fork()
             if self.pid == 0:
                 self._be_mold(master, start_mold, after_fork_in_child, before)
+        except OSError:
+            self.close()
+            raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self._other_end.close()
+            self._other_end.close()
+            self._workers_end.close()
 
     def _be_mold(
         self, master: int, start_mold: StartMold, after_fork_in_child: Callable[[], None], mask: Any
@@ -75,7 +107,7 @@ class Mold:
         try:
             after_fork_in_child()
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            self.channel.close()
+            self.close()
             code = start_mold(self._generation(master))
         except BaseException:  # the edge: nothing may return into the master's code
             traceback.print_exc()
@@ -86,35 +118,72 @@ class Mold:
         return Generation(
             self.number,
             self.settings,
-            {name: listener.socket for name, listener in self.listeners.items()},
+            {name: listener.sockets for name, listener in self.listeners.items()},
             self.scoreboards,
             self._other_end,
+            self._workers_end,
             master,
         )
 
-    def spawn(self, service: str, worker_id: int, row: int) -> None:
-        """Ask for a worker."""
-        request = {"event": "spawn", "service": service, "id": worker_id, "row": row}
-        with contextlib.suppress(OSError):  # it has died, which we shall hear of
-            self.channel.send(json.dumps(request).encode())
+    def close(self) -> None:
+        """Close our ends of the channels."""
+        self.channel.close()
+        self.events.close()
 
-    def messages(self) -> Iterator[dict[str, Any]]:
-        """What the mold and its workers have sent since."""
-        while True:
+    def spawn(self, service: str, worker_id: int, row: int) -> None:
+        """Ask for a worker; the request waits until the channel has room for it."""
+        request = {"event": "spawn", "service": service, "id": worker_id, "row": row}
+        self.requests.append(json.dumps(request).encode())
+        self.send_requests()
+
+    def send_requests(self) -> None:
+        """Send the requests that wait, as far as there is room."""
+        try:
+            while self.requests:
+                self.channel.send(self.requests[0])
+                self.requests.popleft()
+        except BlockingIOError:
+            pass
+        except OSError:  # it has died, which we shall hear of
+            self.requests.clear()
+
+    def messages(self) -> Iterator[bytes]:
+        """What the mold has sent since."""
+        for _ in range(MOST_MESSAGES):
             try:
-                message = self.channel.recv(MAX_MESSAGE_BYTES)
-            except OSError:  # nothing more, or nobody left
+                message = self.channel.recv(MAX_BYTES)
+            except OSError:  # nothing more
                 return
             if not message:
+                return  # its end
+            yield message
+
+    def letters(self) -> Iterator[Letter]:
+        """What its workers have sent since."""
+        size = 0
+        for _ in range(MOST_MESSAGES):
+            try:
+                data, extra, _, _ = self.events.recvmsg(
+                    MAX_BYTES, socket.CMSG_SPACE(_CREDENTIALS.size)
+                )
+            except OSError:  # nothing more
                 return
-            with contextlib.suppress(ValueError):
-                yield json.loads(message)
+            if not extra:
+                return  # the end: an empty message would have a sender
+            pid, user, _ = _CREDENTIALS.unpack(extra[0][2][: _CREDENTIALS.size])
+            yield Letter(data, pid, user)
+            size += len(data)
+            if size > MOST_BYTES:
+                return
+
+    def abort(self) -> None:
+        """Have the process write its stacks to the log and end, if it can."""
+        send_signal(self.pid, signal.SIGABRT)
 
     def dismiss(self) -> None:
         """End the process; its workers live on."""
         if self.pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+            send_signal(self.pid, signal.SIGKILL)
 
 
 class Molds(Mapping[int, Mold]):
@@ -161,7 +230,7 @@ class Molds(Mapping[int, Mold]):
 
     def _after_fork_in_child(self, mold: Mold, close: Callable[[Mold], None]) -> None:
         for other in self.values():
-            other.channel.close()
+            other.close()
         close(mold)
 
     def dismiss(self, number: int) -> None:
@@ -188,17 +257,3 @@ class Molds(Mapping[int, Mold]):
         for mold in ended:
             del self._molds[mold.number]
         return ended
-
-
-def try_load(settings: Settings, start_mold: StartMold) -> tuple[dict[str, list[str]], list[str]]:
-    """Load the user's code in a process made for it; returns function names, and problems."""
-    mold = Mold(0, settings, {})
-    mold.start(start_mold, lambda: None)
-    mold.channel.setblocking(True)
-    message = mold.channel.recv(MAX_MESSAGE_BYTES)
-    mold.dismiss()
-    _, status = native.waitpid(mold.pid, 0)
-    if not message:
-        return {}, [f"the process that loads the code has ended: {describe_exit(status)}"]
-    answer = json.loads(message)
-    return answer.get("functions", {}), answer.get("problems", [])

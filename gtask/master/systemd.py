@@ -57,5 +57,7 @@ class Notifier:
 
     def _send(self, *lines: str) -> None:
         if self._socket is not None:
+            # A line that a text brought along would be an assignment of its own.
+            text = "\n".join(" ".join(line.splitlines()) for line in lines)
             with contextlib.suppress(OSError):
-                self._socket.sendto("\n".join(lines).encode(), self._address)
+                self._socket.sendto(text.encode(errors="replace"), self._address)

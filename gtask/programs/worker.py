@@ -141,7 +141,7 @@ def _start_mold(generation: Generation) -> int:
 
 def _check(settings: Settings) -> int:
     from ..logs import setup_logging
-    from ..master.molds import try_load
+    from ..master.trial import try_load
 
     with contextlib.suppress(OSError):
         setup_logging(settings)

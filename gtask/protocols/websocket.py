@@ -77,6 +77,11 @@ class MessageDecoder:
         """What is fed is ignored from now on."""
         return self.is_closed or self.error is not None
 
+    @property
+    def is_mid_frame(self) -> bool:
+        """The stream stands inside an unfinished frame or message."""
+        return bool(self._buffer) or self._opcode != CONTINUATION
+
     def feed(self, data: bytes) -> list[Event]:
         """The events that `data` completes, in order; none after a failure.
 

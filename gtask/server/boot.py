@@ -6,7 +6,8 @@ at a Python object counts its references: the less it does after its fork, the m
 
 A worker is a gevent `StreamServer` that is started on the master's listening socket. It talks to the
 master by the scoreboard and by messages on a socket; it listens to TERM (drain), HUP (a TERM that
-follows is a reload's), INT (stop now) and USR2 (report connections).
+follows is a reload's), USR1 (others will accept what nobody has accepted yet), INT (stop now) and
+USR2 (report connections).
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ import random
 import signal
 import socket
 import ssl
+from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
-import ujson
 from gevent.event import Event
 
 from ..address import format_address
@@ -31,10 +32,12 @@ from ..net.timer import Timer
 from ..process import resident_bytes
 from ..protocols.tls import TlsFilter
 from ..scoreboard import Scoreboard, State
+from .bootlimit import boot_limit
 from .callbacks import CallbackService
 from .engine import Engine
 from .fairness import Fairness
 from .load import describe
+from .messenger import Messenger
 from .service import TaskService
 from .shared_listener import SharedListener
 from .stats import WorkerStats
@@ -64,6 +67,11 @@ class Service(Protocol):
     @property
     def is_idle(self) -> bool:
         """Nothing runs, waits or is connected."""
+        ...
+
+    @property
+    def has_work(self) -> bool:
+        """Something runs or waits that the end would cut off."""
         ...
 
     def make_server(self, listener: socket.socket) -> SharedListener:
@@ -111,6 +119,8 @@ class WorkerProcess:
         events: where messages to the master go, a SOCK_SEQPACKET socket.
         stop_timeout: seconds a drain may take.
         tls: the service's certificates, or None.
+        boot_timeout: seconds until it is ready, at most; 0: any time.
+        others: more listening sockets, where the service has several addresses.
     """
 
     def __init__(
@@ -122,18 +132,22 @@ class WorkerProcess:
         events: socket.socket,
         stop_timeout: float,
         tls: ssl.SSLContext | None = None,
+        boot_timeout: float = 0.0,
+        others: Sequence[socket.socket] = (),
     ) -> None:
         self.worker = worker
         self.settings = settings
-        self.events = events
+        self.master = Messenger(events)
         self.stop_timeout = stop_timeout
+        self.boot_timeout = boot_timeout
         self.stats = WorkerStats(scoreboard)
         self.reactor = current_reactor()
         self.row = self.pid = 0
         self.signalled = Event()  # TERM or INT came
         self.is_hurried = False
         self.is_reloading = False
-        self.is_told_ready = self.asked_to_go = False  # by messages that the master has taken
+        self.has_heirs = False  # others accept at our address
+        self.asked_to_go = False
         self.max_tasks = self.max_rss = self.next_check = 0.0
         self.title = f"gtask: {settings.name} %d {settings.listen}"
         self.tls = tls
@@ -142,6 +156,7 @@ class WorkerProcess:
             (loop.signal(signal.SIGTERM), self.on_term),
             (loop.signal(signal.SIGINT), self.on_int),
             (loop.signal(signal.SIGHUP), self.on_hup),
+            (loop.signal(signal.SIGUSR1), self.on_heirs),
             (loop.signal(signal.SIGUSR2), self.on_report),
             (loop.fork(ref=False), self.on_fork),
             (loop.timer(BEAT_SECONDS, BEAT_SECONDS), self.beat),
@@ -153,9 +168,9 @@ class WorkerProcess:
             siblings=settings.count,
             is_strict=bool(worker.served) and settings.concurrency == 1,
         )
-        self.listener = listener
+        self.listeners = [listener, *others]
         self.service = self.make_service()
-        self.server: SharedListener | None = None  # made in the worker
+        self.servers: list[SharedListener] = []  # made in the worker, one for each listener
 
     def make_service(self) -> Service:
         """What serves the connections."""
@@ -190,10 +205,11 @@ class WorkerProcess:
             row: the process's row on the scoreboard.
         """
         try:
-            self.boot(worker_id, row)
+            with boot_limit(self.boot_timeout, self.tell_failure):
+                self.boot(worker_id, row)
         except BaseException as error:  # the edge: on_worker_start is user code
+            self.tell_failure(describe(error))
             log.error("worker %s %d cannot start", self.worker.name, worker_id, exc_info=error)
-            self.tell_master("failed", reason=describe(error))
             return FAILED_TO_BOOT
         self.signalled.wait()
         if self.is_reloading:
@@ -205,7 +221,7 @@ class WorkerProcess:
     def boot(self, worker_id: int, row: int) -> None:
         """Listen to signals, call `on_worker_start`, accept."""
         gevent.reinit()  # the loop has the mold's epoll, which must not be shared
-        self.row = row
+        self.row = self.master.row = row
         self.pid = os.getpid()
         self.worker.id = worker_id
         self.stats.boot(row, os.getpid())
@@ -216,18 +232,23 @@ class WorkerProcess:
             watcher.start(action)
         if self.worker.on_worker_start is not None:
             self.worker.on_worker_start(self.worker)
-        self.server = self.service.make_server(self.listener)
-        self.server.share(self.accept, self.fairness, self.service.poll)
-        self.server.start()
+        for listener in self.listeners:
+            server = self.service.make_server(listener)
+            server.share(self.accept, self.fairness, self.service.poll)
+            server.start()
+            self.servers.append(server)
         self.stats.state(State.READY)
         self.fairness.refresh()
-        self.is_told_ready = self.tell_master("ready")
+        self.master.tell("ready")
 
     def drain(self) -> int:
         """Accept no more, let running work end; returns 0, or 1 if it was cut off."""
         deadline = monotonic() + self.stop_timeout
-        if self.server is not None:
-            self.server.finish()
+        for server in self.servers:
+            if self.has_heirs:
+                server.leave()
+            else:
+                server.finish()
         # Told only now: the master may then have the kernel refuse what is still in the queue.
         self.stats.state(State.DRAINING)
         if not self.is_hurried:
@@ -236,8 +257,8 @@ class WorkerProcess:
                 self.service.close_idle(DRAIN_IDLE_SECONDS)
                 self.signalled.clear()
                 self.signalled.wait(DRAIN_CHECK_SECONDS)
+        is_clean = not self.service.has_work
         self.service.stop()
-        is_clean = bool(self.service.is_idle)
         self.service.abort()
         return 0 if is_clean or self.is_hurried else 1
 
@@ -286,7 +307,12 @@ class WorkerProcess:
     # -- signals and timers, in the hub -------------------------------------------------------
 
     def on_term(self) -> None:
+        if not self.servers:
+            os._exit(0)  # it boots: nobody waits for anything
         self.signalled.set()
+
+    def on_heirs(self) -> None:
+        self.has_heirs = True  # the master sends TERM right after it
 
     def on_hup(self) -> None:
         self.is_reloading = True  # the master sends TERM right after it
@@ -301,16 +327,17 @@ class WorkerProcess:
         if os.getpid() != self.pid:
             for watcher, _ in self.watchers:
                 watcher.stop()
-            if self.server is not None:
-                self.server.after_fork_in_child()
+            for server in self.servers:
+                server.after_fork_in_child()
             self.service.after_fork_in_child()
 
     def on_report(self) -> None:
+        self.master.forget("connections")
         report = self.service.report()
         for start in range(0, max(1, len(report)), REPORT_CONNECTIONS):
             part = report[start : start + REPORT_CONNECTIONS]
             last = start + REPORT_CONNECTIONS >= len(report)
-            self.tell_master("connections", connections=part, last=last)
+            self.master.tell("connections", connections=part, first=not start, last=last)
 
     def on_abandoned(self, function: str) -> None:
         self.ask_to_go(f"task {function} ignores its time limit")
@@ -318,12 +345,11 @@ class WorkerProcess:
     def beat(self) -> None:
         """Tell the master that the loop turns, and check the limits now and then."""
         self.stats.beat(*self.service.oldest())
+        self.master.flush()
         now = monotonic()
         if now < self.next_check or self.signalled.is_set():
             return
         self.next_check = now + CHECK_SECONDS
-        if not self.is_told_ready:
-            self.is_told_ready = self.tell_master("ready")
         self.fairness.refresh()
         if self.settings.idle_timeout:
             self.service.close_idle(self.settings.idle_timeout)
@@ -335,17 +361,11 @@ class WorkerProcess:
     def ask_to_go(self, reason: str) -> None:
         """Ask for a replacement; the master drains us when that is up."""
         if not self.asked_to_go:
-            self.asked_to_go = self.tell_master("recycle", reason=reason)
+            self.asked_to_go = True
+            self.master.tell("recycle", reason=reason)
 
-    def tell_master(self, event: str, **details: Any) -> bool:
-        """Send a message without waiting; False if the master takes none now, or has gone."""
-        message = {"event": event, "row": self.row, "pid": os.getpid(), **details}
-        try:
-            self.events.send(ujson.dumps(message).encode(), socket.MSG_DONTWAIT)
-        except OSError:
-            log.debug("cannot tell the master of %r", event)
-            return False
-        return True
+    def tell_failure(self, reason: str) -> None:
+        self.master.tell_at_last("failed", reason=reason)
 
 
 def _with_jitter(limit: float) -> float:

@@ -85,6 +85,7 @@ class CallbackService:
                 connection.state == State.OPEN
                 and connection.last_active < since
                 and not connection.is_busy
+                and not (self.is_draining and connection.is_receiving)
             ):
                 connection.close()
 
@@ -128,3 +129,7 @@ class CallbackService:
     @property
     def is_idle(self) -> bool:
         return not self.running and not self.connections
+
+    @property
+    def has_work(self) -> bool:
+        return self.running > 0

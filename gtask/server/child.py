@@ -1,7 +1,7 @@
 """What a process that was forked from the mold does before it is a worker.
 
 It waits until the master is its parent, ties its life to the master's, and takes on the service's
-title, user and group.
+title. User and group are the mold's already, which takes them on before it imports anything.
 """
 
 from __future__ import annotations
@@ -32,20 +32,29 @@ def become_child_of_master(generation: Generation, between: int) -> None:
 
 
 def become_worker_of(settings: ServiceSettings, generation: Generation, title: str) -> None:
-    """Take on what a service's workers have: its listener alone, a title, a user and a group.
+    """Take on what a service's workers have: its listeners alone, and a title."""
+    native.signal(signal.SIGINT, signal.SIG_DFL)  # until the worker listens to it; as TERM is
+    set_title(title)
+    generation.channel.close()
+    for name, listeners in generation.listeners.items():
+        if name != settings.name:
+            for listener in listeners:
+                listener.close()
+    gc.enable()
+
+
+def take_user(user: str, group: str, parent: int) -> None:
+    """In a mold: become the user and group of its services, if they have one.
+
+    Args:
+        parent: with whom it dies, which the kernel forgets with the user.
 
     Raises:
         ConfigError: there is no such user or group, or we may not become it.
     """
-    native.signal(signal.SIGINT, signal.SIG_DFL)  # until the worker listens to it; as TERM is
-    set_title(title)
-    for name, listener in generation.listeners.items():
-        if name != settings.name:
-            listener.close()
-    if settings.user or settings.group:
-        drop_privileges(settings.user, settings.group)
-        die_with(generation.master)  # the kernel has forgotten it with the user
-    gc.enable()
+    if user or group:
+        drop_privileges(user, group)
+        die_with(parent)
 
 
 def drop_privileges(user: str, group: str) -> None:

@@ -29,16 +29,22 @@ from ..errors import ConfigError
 from ..generation import Generation
 from ..logs import log_stream
 from ..process import die_with, set_title
-from .child import become_child_of_master, become_worker_of
+from .bootlimit import boot_limit
+from .child import become_child_of_master, become_worker_of, take_user
 from .forks import Forker
+from .front import Front
+from .messenger import Messenger
+from .part import FAILED, Part
 
 if TYPE_CHECKING:
+    import ssl
+
+    from ..config import Settings
     from ..worker import Worker
     from .boot import WorkerProcess
 
 log = logging.getLogger(__name__)
 
-FAILED = 1
 MAX_REQUEST_BYTES = 65536
 
 # What a terminal or a manager may send to the whole tree; it is the master's affair.
@@ -56,6 +62,9 @@ IGNORED = (
 def run_mold(generation: Generation, workers: Iterable[Worker] | None = None) -> int:
     """Load the user's code, then fork workers as the master asks, until it closes the channel.
 
+    Nothing of the user's is imported before this process has the services' user and group. Where
+    services have different ones, each has a mold of its own, behind this process.
+
     Args:
         workers: what a script declared; without it, the settings say what to import.
 
@@ -65,16 +74,27 @@ def run_mold(generation: Generation, workers: Iterable[Worker] | None = None) ->
     _ignore_signals()
     die_with(generation.master)
     set_title(f"gtask: mold {generation.number}")
+    owners = {(each.user, each.group) for each in generation.settings.services}
+    if len(owners) > 1:
+        return Front(generation, owners, lambda part: _run(part, workers)).run()
+    return _run(Part(generation, generation.channel, generation.master), workers)
+
+
+def _run(part: Part, workers: Iterable[Worker] | None) -> int:
+    """Be the mold of these services."""
     forker = Forker()
     try:
-        loaded = _load(generation, workers, forker)
-        processes = _make_processes(generation, loaded)
+        with boot_limit(
+            part.generation.settings.boot_timeout, lambda why: part.tell_not_loaded([why])
+        ):
+            certificates = _prepare(part)
+            loaded = _load(part.generation.settings, workers, forker)
+            processes = _make_processes(part.generation, loaded, certificates)
     except BaseException as error:  # the edge to user code: a module may even call sys.exit
-        return _report_failure(generation, error)
-    functions = {name: worker.function_names() for name, worker in loaded.items()}
+        return _report_failure(part, error)
     _keep_shared()
-    _tell(generation, event="loaded", functions=functions)
-    _Mold(generation, forker, processes).serve()
+    part.tell_loaded({name: worker.function_names() for name, worker in loaded.items()})
+    _Mold(part, forker, processes).serve()
     return 0
 
 
@@ -83,40 +103,48 @@ def _ignore_signals() -> None:
         native.signal(number, signal.SIG_IGN)
 
 
-def _tell(generation: Generation, **message: Any) -> None:
-    with contextlib.suppress(OSError):  # the master has gone, and so shall we
-        generation.channel.send(ujson.dumps(message).encode())
-
-
-def _report_failure(generation: Generation, error: BaseException) -> int:
+def _report_failure(part: Part, error: BaseException) -> int:
     from .load import describe
 
     log.debug("the code does not load", exc_info=error)
     problems, code = [describe(error)], FAILED
     if isinstance(error, ConfigError):
         problems, code = error.problems, os.EX_CONFIG
-    _tell(generation, event="failed", problems=problems, code=code)
+    part.tell_not_loaded(problems, code)
     return code
 
 
 # -- loading: what is done once for all workers ---------------------------------------------------
 
 
-def _load(
-    generation: Generation, workers: Iterable[Worker] | None, forker: Forker
-) -> dict[str, Worker]:
-    """The workers by their services' names, with everything imported."""
+def _prepare(part: Part) -> dict[str, ssl.SSLContext | None]:
+    """Import what is gtask's, read the certificates, which root alone may read, perhaps, and then
+    become the services' user; returns the certificates."""
     _patch()
     _import_early()
-    from .load import load_workers
+    from .load import load_certificates
 
     faulthandler.enable(log_stream())
+    settings = part.generation.settings
+    certificates = load_certificates(settings)
+    owner = settings.services[0]
+    take_user(owner.user, owner.group, part.parent)
+    return certificates
+
+
+def _load(
+    settings: Settings, workers: Iterable[Worker] | None, forker: Forker
+) -> dict[str, Worker]:
+    """The workers by their services' names, with everything imported."""
+    from .load import load_workers
+
     with _fresh_sources():
         if workers is None:
             with forker:
-                loaded = load_workers(generation.settings)
+                loaded = load_workers(settings)
         else:
-            loaded = {worker.name: worker for worker in workers}
+            names = {each.name for each in settings.services}
+            loaded = {worker.name: worker for worker in workers if worker.name in names}
             for worker in loaded.values():
                 worker.load()
     sys.stdout.flush()  # or each worker writes it again
@@ -158,12 +186,14 @@ def _fresh_sources() -> Iterator[None]:
         sys.dont_write_bytecode = before
 
 
-def _make_processes(generation: Generation, loaded: dict[str, Worker]) -> dict[str, WorkerProcess]:
+def _make_processes(
+    generation: Generation,
+    loaded: dict[str, Worker],
+    certificates: dict[str, ssl.SSLContext | None],
+) -> dict[str, WorkerProcess]:
     """What the workers of each service are forked from; nothing when the code is only checked."""
     from .boot import WorkerProcess
-    from .load import load_certificates
 
-    certificates = load_certificates(generation.settings)
     _raise_descriptor_limit()
     if generation.listeners and any(worker.served for worker in loaded.values()):
         _rehearse()
@@ -171,11 +201,13 @@ def _make_processes(generation: Generation, loaded: dict[str, Worker]) -> dict[s
         settings.name: WorkerProcess(
             loaded[settings.name],
             settings,
-            generation.listeners[settings.name],
+            generation.listeners[settings.name][0],
             generation.scoreboards[settings.name],
-            generation.channel,
+            generation.events,
             generation.settings.stop_timeout,
             certificates[settings.name],
+            generation.settings.boot_timeout,
+            generation.listeners[settings.name][1:],
         )
         for settings in generation.settings.services
         if settings.name in generation.listeners
@@ -215,10 +247,9 @@ def _keep_shared() -> None:
 class _Mold:
     """Forks workers from what has been loaded and made."""
 
-    def __init__(
-        self, generation: Generation, forker: Forker, processes: dict[str, WorkerProcess]
-    ) -> None:
-        self._generation = generation
+    def __init__(self, part: Part, forker: Forker, processes: dict[str, WorkerProcess]) -> None:
+        self._part = part
+        self._generation = part.generation
         self._fork = forker.fork
         self._processes = processes
 
@@ -237,7 +268,7 @@ class _Mold:
 
     def _requests(self) -> list[dict[str, Any]]:
         """All that the master has asked for; waits for something."""
-        channel = self._generation.channel
+        channel = self._part.orders
         messages = [channel.recv(MAX_REQUEST_BYTES)]
         with contextlib.suppress(BlockingIOError):
             while messages[-1]:
@@ -272,22 +303,25 @@ class _Mold:
         where = {"service": request["service"], "row": request["row"]}
         if isinstance(outcome, OSError):
             reason = f"cannot fork: {outcome.strerror}"
-            _tell(self._generation, event="failed", **where, reason=reason)
+            self._part.report(event="failed", **where, reason=reason)
         else:
-            _tell(self._generation, event="spawned", **where, pid=outcome)
+            self._part.report(event="spawned", **where, pid=outcome)
 
     def _be_worker(self, request: dict[str, Any], between: int) -> NoReturn:
         code = FAILED
         try:
             become_child_of_master(self._generation, between)
+            if self._part.orders is not self._generation.channel:
+                self._part.orders.close()
             process = self._processes[request["service"]]
             title = process.title % request["id"]
             become_worker_of(process.settings, self._generation, title)
             code = process.run(request["id"], request["row"])
         except BaseException as error:  # the last edge: nothing may return into the mold's code
+            messenger = Messenger(self._generation.events)
+            messenger.row = request["row"]
+            messenger.tell_at_last("failed", reason=f"{type(error).__name__}: {error}")
             log.exception("worker %s %s has failed", request["service"], request["id"])
-            reason = f"{type(error).__name__}: {error}"
-            _tell(self._generation, event="failed", pid=os.getpid(), reason=reason)
         finally:
             logging.shutdown()
             with contextlib.suppress(OSError, ValueError):

@@ -226,9 +226,21 @@ class PacedConnection(ReadyStream):
         self.last_active = monotonic()
 
     def close_if_idle(self, since: float) -> None:
-        """Close a connection without calls that has said nothing after `since`."""
-        if self._outstanding == 0 and not self._inbox and self.last_active < since:
-            self._close("draining" if self.engine.is_draining else "idle for too long")
+        """Close a connection without calls that has said nothing after `since`.
+
+        A drain waits for what is half said; otherwise nobody may take for ever to say it.
+        """
+        if self._outstanding or self._inbox or self.last_active >= since:
+            return
+        if not self.engine.is_draining:
+            self._close("idle for too long")
+        elif not self._is_receiving:
+            self._close("draining")
+
+    @property
+    def _is_receiving(self) -> bool:
+        """A call is on its way to us: a part of it has come."""
+        return self._decoder.is_mid_frame or self._is_mid_record
 
     def _ended(self) -> None:
         # The peer has closed its half: what it asked for before is still answered.
@@ -246,7 +258,7 @@ class PacedConnection(ReadyStream):
             self._close("frame too long", linger=True)
         elif self._has_ended:
             self._close("closed by the peer")
-        elif self.engine.is_draining and not self._speaks_rpc:
+        elif self.engine.is_draining and not self._speaks_rpc and not self._is_receiving:
             # Between two calls: the one answered last was read after the drain began.
             self._close("draining", linger=True)
 

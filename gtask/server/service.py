@@ -91,6 +91,10 @@ class TaskService:
         turns = self.engine.turns
         return not turns.running and not turns.waiting and not self.engine.connections
 
+    @property
+    def has_work(self) -> bool:
+        return bool(self.engine.turns.running or self.engine.turns.waiting)
+
     def oldest(self) -> tuple[int, float]:
         """1 + the number of the function that has been running longest, and since when."""
         return self.engine.turns.oldest()

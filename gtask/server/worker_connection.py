@@ -57,6 +57,11 @@ class WorkerConnection(TcpConnection):
         """A callback runs, or waits to."""
         return self._busy or bool(self._events)
 
+    @property
+    def is_receiving(self) -> bool:
+        """A message is on its way to us: a part of it has come."""
+        return bool(self._decoder.is_mid_frame) or self._is_mid_record
+
     def send(self, data: Data) -> bool:
         # News for a peer that only listens is activity too: a drain does not cut it off.
         self.last_active = monotonic()

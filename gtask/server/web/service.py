@@ -88,7 +88,8 @@ class WebSocketService(CallbackService):
         """As for text; when draining, also give up on requests that nobody sends."""
         since = monotonic() - idle_seconds
         for connection in list(self.connections.values()):
-            if connection.last_active < since and not connection.is_busy:
+            is_receiving = self.is_draining and connection.is_receiving
+            if connection.last_active < since and not connection.is_busy and not is_receiving:
                 connection.close_code(GOING_AWAY, self._why)
         if self.is_draining:
             for wait in list(self.waiting):
@@ -118,6 +119,10 @@ class WebSocketService(CallbackService):
     @property
     def is_idle(self) -> bool:
         return super().is_idle and not self._handlers
+
+    @property
+    def has_work(self) -> bool:
+        return super().has_work or len(self._handlers) > len(self.waiting)
 
     @property
     def _why(self) -> str:

@@ -6,8 +6,8 @@ import pytest
 
 from gtask import scoreboard as board
 from gtask.master.chores import Chores
+from gtask.master.plans import Plan
 from gtask.master.roster import Roster
-from gtask.master.slots import Plan
 from gtask.master.status import Status
 from gtask.scoreboard import Scoreboard
 

@@ -10,9 +10,9 @@ from gtask.master.actions import Begin, Reply, Say
 from gtask.master.change import Change
 from gtask.master.molds import Molds
 from gtask.master.operators import Operators
+from gtask.master.plans import Plan
 from gtask.master.roster import Roster
 from gtask.master.signals import ReloadSignal, ScaleSignal, StopSignal
-from gtask.master.slots import Plan
 from gtask.master.status import Status
 from gtask.master.stop import Stop
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gtask.master.actions import Abandon, Action, Dismiss, Halt, Say, Signal, Spawn
+from gtask.master.plans import Plan
 from gtask.master.roster import Roster
-from gtask.master.slots import Phase, Plan
+from gtask.master.slots import Phase
 
 KILLED, EXIT_3, CLEAN = 9, 3 << 8, 0
 

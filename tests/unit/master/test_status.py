@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from gtask import scoreboard as board
+from gtask.master.plans import Plan
 from gtask.master.roster import Roster
-from gtask.master.slots import Phase, Plan
+from gtask.master.slots import Phase
 from gtask.master.status import Rates, Status, last_sign
 from gtask.scoreboard import Scoreboard, State
 
