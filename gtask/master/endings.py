@@ -63,6 +63,10 @@ class Endings:
         seconds = self.stop_timeout + KILL_GRACE_SECONDS if is_ready else BOOT_SECONDS
         self._signal(process, signal.SIGTERM, now + seconds)
 
+    def leave_off(self, process: Process, now: float) -> None:
+        """It was told to drain before it was forked."""
+        self._signal(process, signal.SIGTERM, now + BOOT_SECONDS)
+
     def is_ready_after_all(self, process: Process, now: float) -> None:
         """It was taken for booting when it was told to drain: it has the time of all others."""
         process.was_ready = True
@@ -77,7 +81,7 @@ class Endings:
         self._end_all(signal.SIGKILL, now + KILL_AGAIN_SECONDS)
 
     def kill_now(self, pid: int) -> None:
-        """Kill a process that was given up before it was forked."""
+        """Kill a process that was given up, and forgotten, before it was forked."""
         self._actions.append(Signal(pid, signal.SIGKILL))
 
     def keep_deadline(

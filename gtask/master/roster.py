@@ -138,7 +138,7 @@ class Roster:
                 each.forked_at = now
         self._slots.forked(process, pid, now)
         if process.phase == Phase.DRAINING:
-            self.endings.kill_now(pid)
+            self.endings.leave_off(process, now)
         return True
 
     def ready(self, pid: int, now: float) -> None:

@@ -25,6 +25,7 @@ from gtask.master.actions import (
 from gtask.master.change import Change, State
 
 ENDED = "the process that loads the code has ended: exit 1"
+LIMIT = 1e6  # seconds; longer than any of these histories
 FAILED = "reload failed, the previous code goes on"
 
 
@@ -52,7 +53,8 @@ class World:
         self.newest = 1
         self.broken: list[str] = []
         self.done: list[Action] = []
-        self.change.begun(1)
+        self.change.begun(1, self.now, LIMIT)
+        self.standing = 0
 
     def do(self, actions: Iterable[Action]) -> list[Action]:
         """Carry them out, with what follows; returns all that was done."""
@@ -63,13 +65,13 @@ class World:
                 self.do(self.change.not_begun(self.broken, self.now))
             elif isinstance(action, Begin):
                 self.newest += 1
-                self.change.begun(self.newest)
+                self.change.begun(self.newest, self.now, LIMIT)
             elif isinstance(action, Reply):
                 action.client.reply(**action.answer)
         return self.done[before:]
 
     def want(self, *clients: Caller) -> list[Action]:
-        return self.do(self.change.wanted(*clients))
+        return self.do(self.change.wanted(*clients, now=self.now, standing=self.standing))
 
     def load(self, generation: int = 0) -> list[Action]:
         return self.do(self.change.loaded(generation or self.newest))
@@ -93,7 +95,7 @@ class World:
 
     def wait(self, seconds: float) -> list[Action]:
         self.now += seconds
-        return self.do(self.change.tick(self.now))
+        return self.do(self.change.tick(self.now, self.standing))
 
     def reload(self, *clients: Caller) -> list[Action]:
         """From the wish to the end, and nothing goes wrong."""

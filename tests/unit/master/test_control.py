@@ -11,9 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from gtask.master.control import MAX_CLIENTS, MAX_REQUEST_BYTES, Client, Control, ask
+from gtask.master.control import (
+    MAX_CLIENTS,
+    MAX_REQUEST_BYTES,
+    Client,
+    Control,
+    connect,
+)
+from gtask.master.control import ask as ask_on
 
 from ...support.wait import SLOWNESS
+
+
+def ask(path: str, command: str, timeout: float | None = None, **details: object) -> dict:
+    with connect(path, timeout) as connection:
+        return ask_on(connection, command, **details)
 
 
 class Watched:
@@ -81,7 +93,20 @@ def test_an_answer_that_does_not_fit_is_sent_as_the_peer_reads(pair, watched: Wa
     assert json.loads(taken) == {"text": text}
 
 
-@pytest.mark.parametrize("request_", [b"\n", b"[]\n", b"{]\n", b"\xff\n", b"x" * 65537])
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"\n",
+        b"[]\n",
+        b"{]\n",
+        b"\xff\n",
+        b"x" * 65537,
+        b"[" * 60000 + b"\n",
+        b'{"command":' * 5000 + b"\n",
+        b'{"command": {}}\n',
+        b"1" * 60000 + b"\n",
+    ],
+)
 def test_nonsense_closes_the_connection(pair, request_: bytes):
     client, peer = pair
     peer.sendall(request_)
@@ -89,6 +114,9 @@ def test_nonsense_closes_the_connection(pair, request_: bytes):
         if not client.is_closed:
             assert client.read() is None
     assert client.is_closed
+    answer = json.loads(peer.makefile().readline())
+    assert not answer["ok"]
+    assert answer["message"].startswith("a request ")
 
 
 def test_a_peer_that_has_gone(pair):

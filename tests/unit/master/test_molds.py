@@ -11,7 +11,8 @@ import pytest
 from gtask.address import parse_address
 from gtask.config import ServiceSettings, Settings
 from gtask.generation import Generation
-from gtask.master.molds import Mold, Molds, try_load
+from gtask.master.molds import Mold, Molds
+from gtask.master.trial import try_load
 
 from ...support.wait import SLOWNESS, wait_until
 
@@ -39,7 +40,7 @@ def molds() -> Iterator[Molds]:
     for mold in molds.values():
         if mold.pid:
             os.waitpid(mold.pid, 0)
-        mold.channel.close()
+        mold.close()
 
 
 def fork(
@@ -52,7 +53,7 @@ def fork(
 
 def messages(mold: Mold) -> list:
     """At least one."""
-    return wait_until(lambda: list(mold.messages()))
+    return wait_until(lambda: [json.loads(message) for message in mold.messages()])
 
 
 def reap(mold: Mold) -> int:
@@ -123,7 +124,7 @@ def test_signals_are_blocked_until_the_masters_handlers_are_gone(molds: Molds):
 def test_a_mold_does_not_keep_the_channels_of_others(molds: Molds):
     first = fork(molds)
     fork(molds)
-    first.channel.close()
+    first.close()
     assert reap(first) == 0, "it has seen the end of its channel"
 
 
@@ -152,7 +153,7 @@ def test_generations_are_forgotten_when_they_have_ended_and_nobody_needs_them(mo
     molds.dismiss(1)  # forgotten, and no error
     assert molds.is_any_alive
     assert fork(molds).number == 3
-    first.channel.close()
+    first.close()
 
 
 def test_loading_in_a_process_made_for_it():

@@ -40,7 +40,9 @@ class World:
         actions = [each for each in self.roster.decide(self.now) if not isinstance(each, Say)]
         for action in actions:
             if isinstance(action, Spawn):
-                self.roster.spawned(action.generation, action.service, action.row, next(self.pids))
+                self.roster.spawned(
+                    action.generation, action.service, action.row, next(self.pids), self.now
+                )
         self.done += actions
         return actions
 
@@ -184,7 +186,11 @@ def test_reload_puts_the_new_up_before_it_drains_the_old():
     world.roster.ready(1004, world.now)
     actions = world.step()
     assert actions[:1] == [Spawn(2, "T", 2, 2)]
-    assert actions[1:] == [Signal(old[0], signal.SIGHUP), Signal(old[0], signal.SIGTERM)]
+    assert actions[1:] == [
+        Signal(old[0], signal.SIGHUP),
+        Signal(old[0], signal.SIGUSR1),
+        Signal(old[0], signal.SIGTERM),
+    ]
     world.settle()
     assert world.running() == [(2, "T", n) for n in range(4)]
     assert world.roster.has_taken_over
@@ -264,7 +270,7 @@ def test_recycling_puts_the_replacement_up_first():
     assert world.step() == [Spawn(1, "T", 0, 2)], "in another row"
     assert world.step() == []
     world.boot()
-    assert world.step() == [Signal(old.pid, signal.SIGTERM)]
+    assert world.step() == [Signal(old.pid, signal.SIGUSR1), Signal(old.pid, signal.SIGTERM)]
     assert world.roster.restarts == {("T", "max_tasks"): 1}
 
 
@@ -275,7 +281,7 @@ def test_more_and_fewer():
     assert spawned(world.step()) == [("T", 2, 2)], "a single process stays single"
     world.settle()
     world.roster.scale(-2)
-    assert signals(world.step()) == [signal.SIGTERM] * 2
+    assert signals(world.step()) == [signal.SIGUSR1, signal.SIGTERM] * 2
     world.settle()
     world.roster.scale(-5)
     world.settle()
@@ -317,14 +323,30 @@ def test_asking_again_skips_a_stage():
     assert not world.roster.was_cut_off, "that is what was asked for"
 
 
-def test_what_is_forked_after_the_stop_is_killed():
+def test_what_is_forked_after_the_stop_is_ended():
     world = World()
     world.roster.loaded(1, {"T": Plan(1)})
     (spawn,) = world.roster.decide(world.now)
     assert isinstance(spawn, Spawn)
     world.roster.drain(world.now)
-    world.roster.spawned(1, "T", spawn.row, 7)
-    assert world.step() == [Signal(7, signal.SIGKILL)]
+    world.roster.spawned(1, "T", spawn.row, 7, world.now)
+    assert world.step() == [Signal(7, signal.SIGTERM)]
+    assert world.step(0.5) == [Signal(7, signal.SIGKILL)]
+    world.roster.exited(7, KILLED, world.now)
+    assert not world.roster.was_cut_off, "no task can have run in it"
+
+
+def test_what_is_ready_after_all_has_the_time_of_a_drain():
+    world = World(stop_timeout=5)
+    world.roster.loaded(1, {"T": Plan(1)})
+    (spawn,) = world.roster.decide(world.now)
+    world.roster.spawned(1, "T", spawn.row, 7, world.now)
+    world.roster.drain(world.now)
+    assert world.step() == [Signal(7, signal.SIGTERM)]
+    world.roster.ready(7, world.now)
+    assert world.step(5.0) == []
+    assert world.step(0.5) == [Signal(7, signal.SIGKILL)]
+    assert world.roster.was_cut_off
 
 
 def test_a_stuck_worker_is_dumped_and_then_killed():
@@ -391,7 +413,9 @@ class Life(RuleBasedStateMachine):
             spawn = self.asked.pop(index % len(self.asked))
             pid = next(self.world.pids)
             self.alive.add(pid)
-            self.world.roster.spawned(spawn.generation, spawn.service, spawn.row, pid)
+            self.world.roster.spawned(
+                spawn.generation, spawn.service, spawn.row, pid, self.world.now
+            )
             self.take()
 
     @rule(index=st.integers(0, 10))

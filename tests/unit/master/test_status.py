@@ -22,7 +22,7 @@ def status_of_one() -> tuple[Status, Roster, Scoreboard]:
     roster, mold = Roster(10), OneMold()
     roster.loaded(1, {"T": Plan(1)})
     roster.decide(10.0)
-    roster.spawned(1, "T", 0, 4_000_000)  # an id that no process has
+    roster.spawned(1, "T", 0, 4_000_000, 10.0)  # an id that no process has
     roster.ready(4_000_000, 10.0)
     return Status(roster, {1: mold}), roster, mold.scoreboards["T"]
 
