@@ -274,6 +274,64 @@ def test_recycling_puts_the_replacement_up_first():
     assert world.roster.restarts == {("T", "max_tasks"): 1}
 
 
+def busy(world: World, worker_id: int = 0) -> None:
+    """Let a worker ask to go, and stay busy when it drains."""
+    process = next(
+        each
+        for each in world.roster.processes
+        if each.worker_id == worker_id and each.phase == Phase.READY and not each.recycled_for
+    )
+    world.roster.recycle(process.pid, "max_tasks: 3 tasks done")
+
+
+def test_workers_that_stay_busy_do_not_pile_up_as_they_are_recycled():
+    world = World(T=3)
+    world.settle()
+    for worker_id in range(3):
+        busy(world, worker_id)
+    for _ in range(3):
+        world.step()
+        world.boot()
+    draining = [each for each in world.roster.processes if each.phase == Phase.DRAINING]
+    assert len(draining) == 3
+    for worker_id in range(3):
+        busy(world, worker_id)
+    assert world.step(0.1) == [], "the next ones wait, and serve"
+    world.roster.exited(draining[0].pid, CLEAN, world.now)
+    assert len(spawned(world.step())) == 1
+    world.settle()
+    assert len(world.running()) == 3
+
+
+def test_rows_run_out_and_the_roster_says_so_and_goes_on():
+    world = World()
+    world.roster.loaded(1, {"T": Plan(2, rows=4)})
+    world.step()
+    world.settle()
+    for _ in range(10):  # up and down: those that are too many stay busy
+        world.roster.scale(+1)
+        world.step()
+        world.boot()
+        world.roster.scale(-1)
+        world.step()
+    rows = [each.row for each in world.roster.processes]
+    assert len(rows) == len(set(rows)) <= 4
+    world.roster.scale(+1)
+    for _ in range(3):
+        lines = [each for each in world.roster.decide(world.now) if isinstance(each, Say)]
+        assert all("has no row left" in each.text for each in lines)
+        world.now += 0.1
+    world.settle()
+    assert world.roster.is_up
+
+
+def test_there_are_never_more_than_have_rows_when_all_of_them_are_replaced():
+    world = World(T=2)
+    world.roster.scale(+100_000)
+    plan = world.roster.plans["T"]
+    assert plan.count + plan.most_draining + plan.surge <= plan.rows
+
+
 def test_more_and_fewer():
     world = World(T=2, W=1)
     world.settle()
@@ -293,6 +351,28 @@ def test_an_only_service_can_grow_from_one():
     world.settle()
     world.roster.scale(+1)
     assert spawned(world.step()) == [("T", 1, 1)]
+
+
+def test_who_is_replaced_leaves_the_queue_to_its_heirs_if_it_has_any():
+    world = World()
+    world.roster.loaded(1, {"T": Plan(1, place="a"), "Gone": Plan(1, place="b")})
+    world.step()
+    world.settle()
+    pids = {each.service: each.pid for each in world.roster.processes}
+    world.roster.loaded(2, {"Renamed": Plan(1, place="a"), "T": Plan(1, place="c")})
+    world.step()
+    world.boot()
+    actions = world.step()
+    assert Signal(pids["T"], signal.SIGUSR1) in actions, "another service has its address now"
+    assert Signal(pids["Gone"], signal.SIGUSR1) not in actions
+    assert Signal(pids["Gone"], signal.SIGTERM) in actions
+
+
+def test_at_a_stop_nobody_has_heirs():
+    world = World(T=2)
+    world.settle()
+    world.roster.drain(world.now)
+    assert signals(world.step()) == [signal.SIGTERM] * 2
 
 
 def test_drain_ends_with_a_kill_at_the_deadline():
@@ -349,6 +429,184 @@ def test_what_is_ready_after_all_has_the_time_of_a_drain():
     assert world.roster.was_cut_off
 
 
+def test_what_was_cut_off_in_a_reload_is_not_cut_off_in_the_stop():
+    world = World(stop_timeout=5, T=1)
+    world.settle()
+    world.load(2, T=1)
+    world.boot()
+    world.step()
+    old = world.roster.processes[0]
+    assert old.phase == Phase.DRAINING
+    assert signals(world.step(6)) == [signal.SIGKILL]
+    world.roster.exited(old.pid, KILLED, world.now)
+    world.settle()
+    world.roster.drain(world.now)
+    world.settle()
+    assert not world.roster.was_cut_off
+
+
+def test_a_stuck_task_that_is_killed_in_a_stop_was_cut_off():
+    world = World()
+    world.load(1, hard_timeout=2, T=1)
+    world.settle()
+    (stuck,) = world.roster.processes
+    world.roster.drain(world.now)
+    world.step()
+    assert signals(world.step(1.9)) == []
+    assert signals(world.step(0.2)) == [signal.SIGABRT]
+    world.roster.exited(stuck.pid, 6, world.now)
+    assert world.roster.was_cut_off
+
+
+# -- a boot that hangs ----------------------------------------------------------------------------
+
+
+def limited(seconds: float, **counts: int) -> World:
+    world = World()
+    world.roster.endings.boot_timeout = seconds
+    world.load(1, **counts)
+    return world
+
+
+def awake(world: World, seconds: float) -> list[Action]:
+    """Let time pass as for a master that decides every second."""
+    actions: list[Action] = []
+    for _ in range(int(seconds)):
+        actions += world.step(1.0)
+    return actions
+
+
+def test_a_worker_that_does_not_become_ready_is_dumped_and_killed():
+    world = limited(10, T=1)
+    assert awake(world, 11) == []
+    (late,) = world.roster.processes
+    assert world.step(0.1) == [Signal(late.pid, signal.SIGABRT)]
+    assert world.step(1) == [Signal(late.pid, signal.SIGKILL)]
+    world.roster.exited(late.pid, KILLED, world.now)
+    text = "T cannot start: not ready within boot_timeout (10 s), the log has its stacks"
+    assert world.step()[0] == Halt(text)
+
+
+def test_a_worker_that_says_where_it_hangs_is_believed():
+    world = limited(10, T=1)
+    (late,) = world.roster.processes
+    world.roster.failed(late.pid, "it hangs in app.py, line 3")
+    awake(world, 12)
+    world.roster.exited(late.pid, EXIT_3, world.now)
+    assert world.step()[0] == Halt("T cannot start: it hangs in app.py, line 3")
+
+
+def test_a_reload_whose_workers_hang_is_given_up():
+    world = limited(10, T=1)
+    world.settle()
+    world.load(2, T=1)
+    young = next(each for each in world.roster.processes if each.generation == 2)
+    awake(world, 12)
+    world.roster.exited(young.pid, KILLED, world.now)
+    world.step()
+    assert any(isinstance(each, Abandon) for each in world.done)
+    assert world.running() == [(1, "T", 0)]
+
+
+def test_a_mold_that_does_not_fork_is_ended():
+    world = World()
+    world.roster.endings.boot_timeout = 10
+    world.roster.loaded(1, {"T": Plan(2)})
+    first, _ = (each for each in world.roster.decide(world.now) if isinstance(each, Spawn))
+    for _ in range(8):
+        assert world.roster.decide(world.now + 1) == []
+        world.now += 1
+    world.roster.spawned(1, "T", first.row, 7, world.now)
+    world.roster.ready(7, world.now)
+    for _ in range(11):
+        world.now += 1
+        assert world.roster.decide(world.now) == []
+    world.now += 1
+    assert Dismiss(1) in world.roster.decide(world.now)
+    world.roster.mold_lost(1, world.now)
+    assert world.running() == [(1, "T", 0)]
+
+
+def test_what_dies_while_the_new_hang_is_replaced_by_the_old_mold():
+    world = World(T=2)
+    world.settle()
+    world.load(2, T=2)
+    world.now += 60
+    old = next(each for each in world.roster.processes if each.generation == 1)
+    world.roster.exited(old.pid, KILLED, world.now)
+    (spawn,) = (each for each in world.step() if isinstance(each, Spawn))
+    assert (spawn.generation, spawn.worker_id) == (1, old.worker_id)
+    world.settle()
+    assert world.running() == [(2, "T", 0), (2, "T", 1)]
+
+
+def test_a_start_that_is_stopped_has_half_a_second():
+    world = World(stop_timeout=60, T=2)
+    ready, booting = world.roster.processes
+    world.roster.ready(ready.pid, world.now)
+    world.roster.drain(world.now)
+    assert signals(world.step()) == [signal.SIGTERM] * 2
+    assert world.step(0.5) == [Signal(booting.pid, signal.SIGKILL)]
+    world.roster.exited(booting.pid, KILLED, world.now)
+    world.roster.exited(ready.pid, CLEAN, world.now)
+    assert not world.roster.was_cut_off
+
+
+# -- a reload that a newer one replaces -----------------------------------------------------------
+
+
+def test_a_generation_that_has_not_served_is_withdrawn():
+    world = World(T=2, W=1)
+    world.settle()
+    before = world.running()
+    world.load(2, T=2, W=1)
+    assert world.roster.standing == 1
+    world.roster.withdraw()
+    assert world.roster.generation == 1
+    world.step()
+    assert {each.phase for each in world.roster.processes if each.generation == 2} == {
+        Phase.DRAINING
+    }
+    assert not any(isinstance(each, Abandon) for each in world.done), "it was asked for"
+    world.settle()
+    assert world.running() == before
+
+
+def test_one_that_has_served_stands_and_the_next_replaces_it_half_way():
+    world = World(T=4)
+    world.settle()
+    world.load(2, T=4)
+    young = next(each for each in world.roster.processes if each.generation == 2)
+    world.roster.ready(young.pid, world.now)
+    world.step()
+    assert world.roster.standing == 2
+    world.roster.withdraw()
+    assert world.roster.generation == 2
+    world.load(3, T=4)
+    assert Dismiss(1) in world.done
+    world.settle()
+    assert world.running() == [(3, "T", number) for number in range(4)]
+    assert Dismiss(2) in world.done
+
+
+def test_without_a_mold_to_go_back_to_the_new_one_stands():
+    world = World(T=1)
+    world.settle()
+    world.load(2, T=1)
+    world.roster.mold_lost(1, world.now)
+    assert world.roster.standing == 2
+
+
+def test_a_process_that_is_known_is_not_another():
+    world = World(T=2)
+    world.settle()
+    world.roster.scale(+1)
+    (spawn,) = (each for each in world.roster.decide(world.now) if isinstance(each, Spawn))
+    pid = world.roster.processes[0].pid
+    assert not world.roster.spawned(1, "T", spawn.row, pid, world.now)
+    assert world.roster.spawned(1, "T", spawn.row, 77, world.now)
+
+
 def test_a_stuck_worker_is_dumped_and_then_killed():
     world = World()
     world.load(1, hard_timeout=2, T=2)
@@ -391,6 +649,7 @@ class Life(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world = World(stop_timeout=3.0, T=3, W=1)
+        self.world.roster.endings.boot_timeout = 5.0
         self.generation = 1
         self.alive = {each.pid for each in self.world.roster.processes}
         self.asked: list[Spawn] = []
@@ -465,6 +724,11 @@ class Life(RuleBasedStateMachine):
     def nobody_is_lost(self) -> None:
         known = {each.pid for each in self.world.roster.processes if each.pid}
         assert known == self.alive
+
+    @rule()
+    def withdraw(self) -> None:
+        self.world.roster.withdraw()
+        self.take()
 
     @invariant()
     def nobody_is_one_too_many(self) -> None:

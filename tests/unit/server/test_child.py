@@ -46,7 +46,10 @@ def environment(monkeypatch) -> dict[str, str]:
 
 
 def generation(**listeners) -> Generation:
-    return Generation(1, None, listeners, {}, None, master=42)
+    end = socket.socket()
+    return Generation(
+        1, None, {name: [one] for name, one in listeners.items()}, {}, end, None, master=42
+    )
 
 
 def test_it_waits_until_its_parent_has_ended(done, monkeypatch):
@@ -60,15 +63,22 @@ def test_it_waits_until_its_parent_has_ended(done, monkeypatch):
 def test_it_keeps_the_listener_of_its_service_only(done):
     with socket.socket() as own, socket.socket() as other:
         service = make_service("A", "text://h:1")
-        child.become_worker_of(service, generation(A=own, B=other), "title")
+        whole = generation(A=own, B=other)
+        child.become_worker_of(service, whole, "title")
         assert own.fileno() >= 0
         assert other.fileno() == -1
+        assert whole.channel.fileno() == -1, "it is the mold's, who alone is believed there"
     assert done == [("signal", signal.SIGINT, signal.SIG_DFL), ("set_title", "title"), ("enable",)]
 
 
 def test_it_is_tied_to_the_master_again_after_the_user_has_changed(done):
-    child.become_worker_of(make_service("A", "text://h:1", user="nobody"), generation(), "title")
-    assert done[-3:] == [("setuid", NOBODY.pw_uid), ("die_with", 42), ("enable",)]
+    child.take_user("nobody", "", 42)
+    assert done[-2:] == [("setuid", NOBODY.pw_uid), ("die_with", 42)]
+
+
+def test_without_a_user_nothing_changes(done):
+    child.take_user("", "", 42)
+    assert done == []
 
 
 def test_a_user_has_its_own_groups_and_home(done, environment):
