@@ -43,19 +43,18 @@ def test_other_addresses_are_of_one_family(host: str, other: str):
     listener.close()
 
 
-INFO = {
-    "::1": (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 0, 0, 0)),
-    "127.0.0.1": (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
-    "192.0.2.1": (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0)),  # nobody's
-}
-
-
 @pytest.fixture
 def resolve(monkeypatch: pytest.MonkeyPatch):
     """Have every name stand for these addresses."""
 
-    def resolve(*hosts: str) -> None:
-        monkeypatch.setattr(sockets, "getaddrinfo", lambda *_, **__: [INFO[host] for host in hosts])
+    def info(host: str, port: int) -> tuple:
+        if ":" in host:
+            return (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (host, port, 0, 0))
+        return (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))
+
+    def resolve(*hosts: str, port: int = 0) -> None:
+        infos = [info(host, port) for host in hosts]
+        monkeypatch.setattr(sockets, "getaddrinfo", lambda *_, **__: infos)
 
     return resolve
 
@@ -86,12 +85,7 @@ def test_an_address_that_this_machine_has_not_is_passed_over(resolve):
 def test_a_port_that_is_taken_at_one_address_is_taken(resolve):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        resolve("::1", "127.0.0.1")
-        INFO_WITH_PORT = {  # as getaddrinfo gives them for that port
-            "::1": (*INFO["::1"][:4], ("::1", port, 0, 0)),
-            "127.0.0.1": (*INFO["127.0.0.1"][:4], ("127.0.0.1", port)),
-        }
-        sockets.getaddrinfo = lambda *_, **__: list(INFO_WITH_PORT.values())
+        resolve("::1", "127.0.0.1", port=port)
         with pytest.raises(CannotListen, match="already in use"):
             listen(parse_address(f"text://localhost:{port}"), 10, 0o660)
         with pytest.raises(ConnectionRefusedError):
