@@ -32,7 +32,7 @@ from ..net.timer import Timer
 from ..process import resident_bytes
 from ..protocols.tls import TlsFilter
 from ..scoreboard import Scoreboard, State
-from .bootlimit import boot_limit
+from .bootlimit import BootLimit
 from .callbacks import CallbackService
 from .engine import Engine
 from .fairness import Fairness
@@ -139,7 +139,7 @@ class WorkerProcess:
         self.settings = settings
         self.master = Messenger(events)
         self.stop_timeout = stop_timeout
-        self.boot_timeout = boot_timeout
+        self.boot_limit = BootLimit(boot_timeout, self.tell_failure)
         self.stats = WorkerStats(scoreboard)
         self.reactor = current_reactor()
         self.row = self.pid = 0
@@ -205,8 +205,7 @@ class WorkerProcess:
             row: the process's row on the scoreboard.
         """
         try:
-            with boot_limit(self.boot_timeout, self.tell_failure):
-                self.boot(worker_id, row)
+            self.boot(worker_id, row)
         except BaseException as error:  # the edge: on_worker_start is user code
             self.tell_failure(describe(error))
             log.error("worker %s %d cannot start", self.worker.name, worker_id, exc_info=error)
@@ -221,6 +220,7 @@ class WorkerProcess:
     def boot(self, worker_id: int, row: int) -> None:
         """Listen to signals, call `on_worker_start`, accept."""
         gevent.reinit()  # the loop has the mold's epoll, which must not be shared
+        self.boot_limit.start()
         self.row = self.master.row = row
         self.pid = os.getpid()
         self.worker.id = worker_id
@@ -237,6 +237,7 @@ class WorkerProcess:
             server.share(self.accept, self.fairness, self.service.poll)
             server.start()
             self.servers.append(server)
+        self.boot_limit.stop()
         self.stats.state(State.READY)
         self.fairness.refresh()
         self.master.tell("ready")

@@ -7,17 +7,14 @@ given the CPU to the loop. Code that hangs in C is left to the master, as no Pyt
 
 from __future__ import annotations
 
-import contextlib
+import _signal
 import logging
 import os
-import signal
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
-
-from .. import native
 
 log = logging.getLogger(__name__)
 
@@ -31,45 +28,53 @@ _NOT_THEIRS = (
 )
 
 
-@contextlib.contextmanager
-def boot_limit(seconds: float, tell: Callable[[str], None]) -> Iterator[None]:
-    """End this process if the block, in the greenlet that this is called in, takes too long.
+class BootLimit:
+    """Ends this process if the greenlet that calls `start` does not call `stop` in time.
+
+    Each worker goes through here after its fork. So there is no context manager, and the functions
+    of `_signal` are called, which are C: 120 kB less of a worker's own memory.
 
     Args:
         seconds: how long it may take; 0: for ever.
         tell: is told why and where, before the end; the log has the whole stack.
     """
-    if not seconds:
-        yield
-        return
-    import greenlet  # by now everybody has it
 
-    own = greenlet.getcurrent()
+    def __init__(self, seconds: float, tell: Callable[[str], None]) -> None:
+        self._seconds = seconds
+        self._tell = tell
+        self._greenlet: Any = None
+        self._end_now = self._end  # one object, to be recognised
 
-    def end(_number: int, frame: FrameType | None) -> None:
-        hanging = frame if greenlet.getcurrent() is own else own.gr_frame
-        _end(f"not ready within boot_timeout ({seconds:g} s)", hanging, tell)
+    def start(self) -> None:
+        """The time begins."""
+        if self._seconds:
+            from greenlet import getcurrent  # by now everybody has it
 
-    native.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        if signal.getsignal(signal.SIGALRM) is end:  # else the user's code has taken it for itself
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            native.signal(signal.SIGALRM, signal.SIG_DFL)
+            self._greenlet = getcurrent()
+            _signal.signal(_signal.SIGALRM, self._end_now)
+            _signal.setitimer(_signal.ITIMER_REAL, self._seconds)
 
+    def stop(self) -> None:
+        """What was limited is through."""
+        if self._seconds and _signal.getsignal(_signal.SIGALRM) is self._end_now:
+            _signal.setitimer(_signal.ITIMER_REAL, 0)
+            _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
+        # Else the user's code has taken the signal for itself.
 
-def _end(why: str, hanging: Any, tell: Callable[[str], None]) -> None:
-    stack = traceback.extract_stack(hanging)
-    try:
-        log.error("%s, it hangs in\n%s", why, "".join(stack.format()).rstrip())
-    except BaseException:  # the edge to handlers of the user's; the log is not why it ends
-        pass
-    try:
-        tell(f"{why}: it hangs in {where(stack)}")
-    finally:
-        os._exit(FAILED)
+    def _end(self, _number: int, frame: FrameType | None) -> None:
+        from greenlet import getcurrent
+
+        hanging = frame if getcurrent() is self._greenlet else self._greenlet.gr_frame
+        stack = traceback.extract_stack(hanging)
+        why = f"not ready within boot_timeout ({self._seconds:g} s)"
+        try:
+            log.error("%s, it hangs in\n%s", why, "".join(stack.format()).rstrip())
+        except BaseException:  # the edge to handlers of the user's; the log is not why it ends
+            pass
+        try:
+            self._tell(f"{why}: it hangs in {where(stack)}")
+        finally:
+            os._exit(FAILED)
 
 
 def where(stack: traceback.StackSummary) -> str:

@@ -29,7 +29,7 @@ from ..errors import ConfigError
 from ..generation import Generation
 from ..logs import log_stream
 from ..process import die_with, set_title
-from .bootlimit import boot_limit
+from .bootlimit import BootLimit
 from .child import become_child_of_master, become_worker_of, take_user
 from .forks import Forker
 from .front import Front
@@ -83,15 +83,17 @@ def run_mold(generation: Generation, workers: Iterable[Worker] | None = None) ->
 def _run(part: Part, workers: Iterable[Worker] | None) -> int:
     """Be the mold of these services."""
     forker = Forker()
+    limit = BootLimit(
+        part.generation.settings.boot_timeout, lambda why: part.tell_not_loaded([why])
+    )
+    limit.start()
     try:
-        with boot_limit(
-            part.generation.settings.boot_timeout, lambda why: part.tell_not_loaded([why])
-        ):
-            certificates = _prepare(part)
-            loaded = _load(part.generation.settings, workers, forker)
-            processes = _make_processes(part.generation, loaded, certificates)
+        certificates = _prepare(part)
+        loaded = _load(part.generation.settings, workers, forker)
+        processes = _make_processes(part.generation, loaded, certificates)
     except BaseException as error:  # the edge to user code: a module may even call sys.exit
         return _report_failure(part, error)
+    limit.stop()
     _keep_shared()
     part.tell_loaded({name: worker.function_names() for name, worker in loaded.items()})
     _Mold(part, forker, processes).serve()

@@ -12,7 +12,7 @@ import gevent
 import pytest
 
 from gtask.server import bootlimit
-from gtask.server.bootlimit import FAILED, boot_limit
+from gtask.server.bootlimit import FAILED, BootLimit
 
 LIMIT = 0.2
 
@@ -23,8 +23,9 @@ def in_child(hang: Callable[[], object], limit: float = LIMIT) -> tuple[int, str
     pid = os.fork()
     if pid == 0:
         try:
-            with boot_limit(limit, lambda why: os.write(told[1], why.encode()) and None):
-                hang()
+            boot_limit = BootLimit(limit, lambda why: os.write(told[1], why.encode()) and None)
+            boot_limit.start()
+            hang()
             os._exit(0)
         finally:
             os._exit(99)
@@ -76,8 +77,9 @@ def test_a_log_that_fails_does_not_keep_it(monkeypatch):
 @pytest.mark.parametrize("limit", [0.0, 60.0])
 def test_what_is_in_time_goes_on_as_before(limit: float):
     def check() -> None:
-        with boot_limit(limit, print):
-            pass
+        boot_limit = BootLimit(limit, print)
+        boot_limit.start()
+        boot_limit.stop()
         assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
         assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
@@ -86,9 +88,11 @@ def test_what_is_in_time_goes_on_as_before(limit: float):
 
 def test_an_alarm_of_the_users_is_the_users():
     def check() -> None:
-        with boot_limit(60.0, print):
-            signal.signal(signal.SIGALRM, signal.SIG_IGN)
-            signal.setitimer(signal.ITIMER_REAL, 1000)
+        boot_limit = BootLimit(60.0, print)
+        boot_limit.start()
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_REAL, 1000)
+        boot_limit.stop()
         assert signal.getsignal(signal.SIGALRM) == signal.SIG_IGN
         assert signal.getitimer(signal.ITIMER_REAL)[0] > 900
 
