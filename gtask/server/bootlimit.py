@@ -7,7 +7,7 @@ given the CPU to the loop. Code that hangs in C is left to the master, as no Pyt
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]
 import logging
 import os
 import sysconfig
@@ -40,6 +40,9 @@ class BootLimit:
     """
 
     def __init__(self, seconds: float, tell: Callable[[str], None]) -> None:
+        from greenlet import getcurrent  # not above: the master of a script has no use for it
+
+        self._current_greenlet = getcurrent
         self._seconds = seconds
         self._tell = tell
         self._greenlet: Any = None
@@ -48,9 +51,7 @@ class BootLimit:
     def start(self) -> None:
         """The time begins."""
         if self._seconds:
-            from greenlet import getcurrent  # by now everybody has it
-
-            self._greenlet = getcurrent()
+            self._greenlet = self._current_greenlet()
             _signal.signal(_signal.SIGALRM, self._end_now)
             _signal.setitimer(_signal.ITIMER_REAL, self._seconds)
 
@@ -62,9 +63,7 @@ class BootLimit:
         # Else the user's code has taken the signal for itself.
 
     def _end(self, _number: int, frame: FrameType | None) -> None:
-        from greenlet import getcurrent
-
-        hanging = frame if getcurrent() is self._greenlet else self._greenlet.gr_frame
+        hanging = frame if self._current_greenlet() is self._greenlet else self._greenlet.gr_frame
         stack = traceback.extract_stack(hanging)
         why = f"not ready within boot_timeout ({self._seconds:g} s)"
         try:

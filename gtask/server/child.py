@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.001
 
 
+class NotPermitted(Exception):
+    """A mold cannot become the user of its services, so it imports nothing."""
+
+
 def become_child_of_master(generation: Generation, between: int) -> None:
     """Wait until `between`, our parent, has ended; then end when the master ends."""
     while os.getppid() == between:
@@ -35,7 +39,6 @@ def become_worker_of(settings: ServiceSettings, generation: Generation, title: s
     """Take on what a service's workers have: its listeners alone, and a title."""
     native.signal(signal.SIGINT, signal.SIG_DFL)  # until the worker listens to it; as TERM is
     set_title(title)
-    generation.channel.close()
     for name, listeners in generation.listeners.items():
         if name != settings.name:
             for listener in listeners:
@@ -50,10 +53,13 @@ def take_user(user: str, group: str, parent: int) -> None:
         parent: with whom it dies, which the kernel forgets with the user.
 
     Raises:
-        ConfigError: there is no such user or group, or we may not become it.
+        NotPermitted: there is no such user or group, or we may not become it.
     """
     if user or group:
-        drop_privileges(user, group)
+        try:
+            drop_privileges(user, group)
+        except ConfigError as error:
+            raise NotPermitted(str(error)) from error
         die_with(parent)
 
 

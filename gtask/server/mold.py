@@ -30,7 +30,7 @@ from ..generation import Generation
 from ..logs import log_stream
 from ..process import die_with, set_title
 from .bootlimit import BootLimit
-from .child import become_child_of_master, become_worker_of, take_user
+from .child import NotPermitted, become_child_of_master, become_worker_of, take_user
 from .forks import Forker
 from .front import Front
 from .messenger import Messenger
@@ -112,6 +112,9 @@ def _report_failure(part: Part, error: BaseException) -> int:
     problems, code = [describe(error)], FAILED
     if isinstance(error, ConfigError):
         problems, code = error.problems, os.EX_CONFIG
+    elif isinstance(error, NotPermitted):
+        names = ", ".join(each.name for each in part.generation.settings.services)
+        problems = [f"{names} cannot start: ConfigError: {error}"]
     part.tell_not_loaded(problems, code)
     return code
 
@@ -254,6 +257,9 @@ class _Mold:
         self._generation = part.generation
         self._fork = forker.fork
         self._processes = processes
+        # What is said there is the mold's word. Closed by their numbers, as `socket.close` would
+        # take another 40 kB of each worker's own memory.
+        self._own_fds = {part.orders.fileno(), part.generation.channel.fileno()}
 
     def serve(self) -> None:
         """Do what the master asks, until it closes the channel."""
@@ -313,8 +319,8 @@ class _Mold:
         code = FAILED
         try:
             become_child_of_master(self._generation, between)
-            if self._part.orders is not self._generation.channel:
-                self._part.orders.close()
+            for fd in self._own_fds:
+                os.close(fd)
             process = self._processes[request["service"]]
             title = process.title % request["id"]
             become_worker_of(process.settings, self._generation, title)

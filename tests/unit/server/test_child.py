@@ -46,9 +46,8 @@ def environment(monkeypatch) -> dict[str, str]:
 
 
 def generation(**listeners) -> Generation:
-    end = socket.socket()
     return Generation(
-        1, None, {name: [one] for name, one in listeners.items()}, {}, end, None, master=42
+        1, None, {name: [one] for name, one in listeners.items()}, {}, None, None, master=42
     )
 
 
@@ -63,11 +62,9 @@ def test_it_waits_until_its_parent_has_ended(done, monkeypatch):
 def test_it_keeps_the_listener_of_its_service_only(done):
     with socket.socket() as own, socket.socket() as other:
         service = make_service("A", "text://h:1")
-        whole = generation(A=own, B=other)
-        child.become_worker_of(service, whole, "title")
+        child.become_worker_of(service, generation(A=own, B=other), "title")
         assert own.fileno() >= 0
         assert other.fileno() == -1
-        assert whole.channel.fileno() == -1, "it is the mold's, who alone is believed there"
     assert done == [("signal", signal.SIGINT, signal.SIG_DFL), ("set_title", "title"), ("enable",)]
 
 

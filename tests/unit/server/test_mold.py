@@ -101,6 +101,22 @@ assert code_of(mold) == 0
 """)
 
 
+def test_its_workers_have_not_its_channel(run):
+    run("""
+start()
+heard()
+spawn(0)
+heard()
+pid = heard()["pid"]
+kinds = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+inodes = {f"socket:[{os.fstat(end.fileno()).st_ino}]" for end in (ours, events)}
+assert not inodes & set(kinds)
+diagnosis = open("/proc/net/unix").read()
+packets = [line.split() for line in diagnosis.splitlines() if line.split()[4] == "0005"]
+assert sum(f"socket:[{words[6]}]" in kinds for words in packets) == 1, "the workers' alone"
+""")
+
+
 def test_its_workers_accept_from_the_masters_listener(run):
     run("""
 start()
