@@ -109,6 +109,7 @@ class TaskConnection(PacedConnection):
         turns = self.engine.turns
         inbox = self._inbox
         replies = self._replies
+        max_bytes = self.engine.max_frame_bytes
         greenlet.started = self.corked_since
         until = self.corked_since + ROUND_SECONDS
         while inbox:
@@ -122,6 +123,8 @@ class TaskConnection(PacedConnection):
                 self._take_slowly(message, greenlet)
             else:
                 reply = self._run_plain(task, greenlet)
+                if len(reply) > max_bytes:
+                    reply = self.fit(greenlet.current(), reply)
                 if greenlet.execution is not None:
                     self._conclude(greenlet.execution, reply)
                     greenlet.execution = None
@@ -204,26 +207,32 @@ class TaskConnection(PacedConnection):
                 value = task.function(positional[0])  # without a tuple
             else:
                 value = task.function(*positional)
-            if call is not None:
-                return b"" if call.is_notification else call.result(value)
-            if greenlet.dialect == BARE:
-                return dumps(value)
-            return b'{"jsonrpc":"2.0","result":%b,"id":%b}' % (dumps(value), dumps(greenlet.id))
         except BaseException as error:  # the edge to user code
             return self._failed(greenlet, error)
         finally:
             if len(greenlet.context) > 1:  # the next call has nothing to do with what this one set
                 greenlet.renew_context()
+        try:
+            if call is not None:
+                return b"" if call.is_notification else call.result(value)
+            if greenlet.dialect == BARE:
+                return dumps(value)
+            return b'{"jsonrpc":"2.0","result":%b,"id":%b}' % (dumps(value), dumps(greenlet.id))
+        except InternalError as error:
+            return self._unwritten(greenlet.current(), error)
+
+    def _unwritten(self, call: Execution, error: InternalError) -> bytes:
+        """The reply for a task whose result is not JSON."""
+        self.engine.stats.failed()
+        log_error("task %r: %s", call, error.message)
+        return call.error(error)
 
     def _failed(self, greenlet: TaskGreenlet, error: BaseException) -> bytes:
-        """The reply for a task that has raised `error`, or whose result is not JSON."""
+        """The reply for a task that has raised `error`."""
         call = greenlet.current()
         self.engine.stats.failed()
         failure: TaskError
-        if isinstance(error, InternalError):
-            log_error("task %r: %s", call, error.message)
-            failure = error
-        elif call.is_answered and isinstance(error, TaskTimeout | GreenletExit):
+        if call.is_answered and isinstance(error, TaskTimeout | GreenletExit):
             failure = TaskFailed()  # it ended as it was told to
         else:
             failure = failure_of(call, error)
@@ -272,7 +281,7 @@ class TaskConnection(PacedConnection):
             self._take_batch(call)
         else:
             assert isinstance(call, InvalidCall)
-            self.reply(call.error(call.problem))
+            self.reply(self.fit(call, call.error(call.problem)))
 
     def _take_call(self, call: Execution, greenlet: TaskGreenlet) -> None:
         if not self._prepare(call):
@@ -317,7 +326,7 @@ class TaskConnection(PacedConnection):
         if len(messages) > self.engine.max_batch:
             self.reply(protocol_error_reply(batch_too_long(self.engine.max_batch)))
             return
-        batch = Batch(len(messages))
+        batch = Batch(len(messages), self.engine.max_frame_bytes)
         calls = [read_message(message, Execution) for message in messages]
         for call in calls:
             if type(call) is Execution and call.dialect != BARE:
@@ -328,9 +337,7 @@ class TaskConnection(PacedConnection):
                 call = read_message(None)
             assert isinstance(call, InvalidCall)
             call.dialect = JSONRPC
-            whole = batch.add(call.error(call.problem))
-            if whole:
-                self.reply(whole)
+            self.add_to_batch(batch, call, call.error(call.problem))
 
     def _take_batched(self, call: Execution) -> None:
         """One call of a batch, through the queue: the others do not wait for it, if it blocks."""

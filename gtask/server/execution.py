@@ -9,8 +9,12 @@ from typing import Any, Protocol
 from ..binding import TaskFunction
 from ..errors import TaskError, TaskFailed
 from ..protocols.messages import Call, notification
+from ..protocols.text import MAX_FRAME_BYTES
 
 log = logging.getLogger("gtask.tasks")
+
+MAX_MESSAGE_CHARACTERS = 10000  # of an exception's message, for its caller; the log has all of it
+ERROR_BYTES = 200  # what an error instead of an answer takes in a batch
 
 
 class CallerConnection(Protocol):
@@ -103,17 +107,30 @@ class Execution(Call):
 
 
 class Batch:
-    """The answers of a JSON-RPC batch, until all of them are there."""
+    """The answers of a JSON-RPC batch, until all of them are there.
 
-    def __init__(self, size: int) -> None:
+    Args:
+        size: how many there will be.
+        limit: bytes that all of them may have.
+    """
+
+    def __init__(self, size: int, limit: int = MAX_FRAME_BYTES) -> None:
         self._missing = size
+        self._limit = limit
         self._answers: list[bytes] = []
+        self._bytes = 1
+
+    def room(self) -> int:
+        """Bytes that the next answer may have, so that errors for the others still fit in."""
+        kept = min((self._missing - 1) * ERROR_BYTES, self._limit // 2)
+        return self._limit - self._bytes - kept - 1
 
     def add(self, answer: bytes | None) -> bytes | None:
         """Take one answer (None for a notification); returns the whole reply with the last."""
         self._missing -= 1
         if answer is not None:
             self._answers.append(answer)
+            self._bytes += len(answer) + 1
         if self._missing or not self._answers:
             return None
         return b"[" + b",".join(self._answers) + b"]"
@@ -126,6 +143,8 @@ def failure_of(call: Execution, error: BaseException) -> TaskError:
         message = str(error)
     except BaseException:  # a user's own __str__
         message = ""
+    if len(message) > MAX_MESSAGE_CHARACTERS:
+        message = message[:MAX_MESSAGE_CHARACTERS] + " ..."
     name = type(error).__name__
     data = {"type": name, "message": message}
     return TaskFailed(f"{name}: {message}" if message else name, data)

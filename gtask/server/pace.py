@@ -11,12 +11,13 @@ from time import monotonic
 from typing import Any, Final
 
 from ..address import format_address
+from ..errors import InternalError
 from ..net.poller import Poller
 from ..net.stream import OPEN, State
-from ..protocols.messages import BARE, notification, protocol_error_reply
+from ..protocols.messages import BARE, Call, notification, protocol_error_reply
 from ..protocols.text import TextDecoder
 from .engine import Engine, native_thread_id
-from .execution import Execution
+from .execution import Batch, Execution, log_error
 from .ready import ReadyStream
 
 MAX_OUTSTANDING: Final = 1000  # blocked or waiting calls of one connection; past it, it is not read
@@ -134,11 +135,36 @@ class PacedConnection(ReadyStream):
 
     def _deliver(self, call: Execution, reply: bytes) -> None:
         if call.batch is not None:
-            whole = call.batch.add(None if call.is_notification else reply)
-            if whole is not None:
-                self.reply(whole)
+            self.add_to_batch(call.batch, call, reply)
         elif not call.is_notification:
-            self.reply(reply)
+            self.reply(self.fit(call, reply))
+
+    def add_to_batch(self, batch: Batch, call: Call, reply: bytes) -> None:
+        """Keep the call's reply until all of the batch are there."""
+        if call.is_notification:
+            whole = batch.add(None)
+        else:
+            room = batch.room()
+            whole = batch.add(reply if len(reply) <= room else self._shorten(call, reply, room))
+        if whole is not None:
+            self.reply(whole)
+
+    def fit(self, call: Call, reply: bytes) -> bytes:
+        """The reply, or an error if that is too long for a frame."""
+        limit = self.engine.max_frame_bytes
+        return reply if len(reply) <= limit else self._shorten(call, reply, limit)
+
+    def _shorten(self, call: Call, reply: bytes, limit: int) -> bytes:
+        self.engine.stats.failed()
+        size = len(reply)
+        what = f"the answer has {size} bytes, where there is room for {limit}"
+        error = InternalError(what, {"bytes": size})
+        log_error("task %r: %s", call, error.message)
+        short = call.error(error)
+        if len(short) > self.engine.max_frame_bytes:
+            call.id = None  # it is the id that is too long
+            short = call.error(error)
+        return short
 
     def reply(self, line: bytes) -> None:
         """Send a line, or keep it for the send that is to come."""
