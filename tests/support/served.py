@@ -146,6 +146,13 @@ class Served:
         self._peers.append(ServedPeer(end))
         return self._peers[-1]
 
+    def in_hub(self, function: Callable[[], Any]) -> Any:
+        """What the function returns, called as a watcher's callback is."""
+        results: list[Any] = []
+        self.engine.reactor.loop.run_callback(lambda: results.append(function()))
+        until(lambda: results)
+        return results[0]
+
     @property
     def connection(self) -> Any:
         """Our end of the only connection."""
