@@ -93,7 +93,7 @@ class TaskGreenlet:
             self.is_parked = True
             if len(parked) >= MAX_PARKED:
                 return
-            self.execution = None
+            self.execution = self.args = None  # parked, it must not keep what a peer has sent
             parked.append(self)
             try:
                 work = _switch(hub)

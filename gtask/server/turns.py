@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -28,7 +28,7 @@ class Turns:
     Attributes:
         running: how many turns are taken.
         blocked: the tasks that have them.
-        waiting: the calls that wait for one, the first first.
+        waiting: the calls that wait for one, the first first; none that has its answer.
         is_closed: nothing more is started.
         on_full: called when no turn is left.
     """
@@ -37,7 +37,7 @@ class Turns:
         self.concurrency = concurrency
         self.running = 0
         self.blocked: set[Execution] = set()
-        self.waiting: deque[Execution] = deque()
+        self.waiting: OrderedDict[Execution, None] = OrderedDict()
         self.is_closed = False
         self.on_full: Callable[[], None] | None = None
         self._loop = loop
@@ -57,9 +57,13 @@ class Turns:
                 Overloaded(f"{MAX_WAITING} calls are waiting already", {"retry_after": 1.0})
             )
         else:
-            self.waiting.append(call)
+            self.waiting[call] = None
             return True
         return False
+
+    def leave(self, call: Execution) -> None:
+        """The call waits no longer: it has its answer."""
+        self.waiting.pop(call, None)
 
     def serve_waiting(self) -> None:
         """Start what waits, as far as there are turns; only the hub may call this."""
@@ -68,8 +72,8 @@ class Turns:
             if monotonic() > until:
                 self._serve_waiting_later()
                 return
-            call = self.waiting.popleft()
-            if not call.is_answered:  # it may have timed out or been cancelled
+            call = self.waiting.popitem(last=False)[0]
+            if not call.is_answered:
                 call.connection.run_waiting(call)
 
     def serve_waiting_soon(self) -> None:
@@ -105,7 +109,7 @@ class Turns:
         """Refuse what waits and what still comes."""
         self.is_closed = True
         while self.waiting:
-            self.waiting.popleft().refuse(Draining("the server is shutting down"))
+            self.waiting.popitem(last=False)[0].refuse(Draining("the server is shutting down"))
 
     def oldest(self) -> tuple[int, float]:
         """1 + the number of the function that has been running longest, and since when; or 0, 0."""
