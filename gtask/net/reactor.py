@@ -14,6 +14,8 @@ import gevent
 from gevent import monkey
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from .debts import Debts
+
 log = logging.getLogger(__name__)
 
 MAX_IDLE = 128  # parked greenlets kept for the next work; each holds about 20 kB
@@ -56,12 +58,14 @@ class Reactor:
         hub: the gevent hub of this native thread.
         loop: its event loop.
         idle: parked greenlets.
+        debts: which peers owe something, and since when.
     """
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub
         self.loop = hub.loop
         self.idle: list[Runner] = []
+        self.debts = Debts(self.loop)
 
     def run(self, work: Callable[..., Any], *args: Any) -> None:
         """Run `work(*args)` in a greenlet; returns when it ends or first blocks.

@@ -19,6 +19,7 @@ import ujson
 
 from ..errors import PARSE_ERROR, InternalError, ProtocolError
 
+CALL_BYTES: Final = 2000  # what a call takes as an object, without its arguments
 LONG: Final = 400  # characters of a string from which on ujson writes it faster than `_quote`
 MAX_DEPTH: Final = 1000  # levels of a value that is written; ujson's own bound is 1024
 
@@ -38,6 +39,19 @@ def loads(text: bytes) -> Any:
         return _parse(text)
     except (ValueError, RecursionError, MemoryError) as error:
         raise ProtocolError(PARSE_ERROR, f"Parse error: {error}") from None
+
+
+def weight_of(text: bytes) -> int:
+    """Bytes of memory that the value of `text`, with the call that it is of, takes at the most.
+
+    A list or an object takes many times what its text does, and so does a text of which one
+    character is beyond the first 256.
+    """
+    size = len(text)
+    if not text.isascii() or text.find(b"\\u") >= 0:
+        size *= 4
+    commas, lists, objects = text.count(b","), text.count(b"["), text.count(b"{")
+    return CALL_BYTES + size + commas * 48 + lists * 64 + objects * 200
 
 
 def dumps(value: Any) -> bytes:

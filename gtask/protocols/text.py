@@ -35,6 +35,12 @@ class TextDecoder:
         """The stream stands inside an unfinished frame."""
         return self._partial is not None
 
+    @property
+    def partial_bytes(self) -> int:
+        """What an unfinished frame takes, with the room it has to grow."""
+        partial = self._partial
+        return len(partial) + len(partial) // 8 if partial is not None else 0
+
     def feed(self, data: bytes) -> list[bytes]:
         """The frames that `data` completes, in order; none after a failure.
 

@@ -160,10 +160,20 @@ class WorkerProcess:
     def make_service(self) -> Service:
         """What serves the connections."""
         worker, settings = self.worker, self.settings
+        debts = self.reactor.debts
+        debts.max_bytes = settings.max_pending_bytes
+        debts.send_timeout = settings.send_timeout
+        debts.handshake_timeout = settings.handshake_timeout
         if settings.listen.protocol == "websocket":
             from .web.service import WebSocketService  # not for text services: it takes memory
 
-            return WebSocketService(worker, self.reactor, self.stats, is_tls=self.tls is not None)
+            return WebSocketService(
+                worker,
+                self.reactor,
+                self.stats,
+                is_tls=self.tls is not None,
+                handshake_timeout=settings.handshake_timeout,
+            )
         if not worker.served:
             return CallbackService(worker, self.reactor, self.stats)
         engine = Engine(
@@ -175,6 +185,7 @@ class WorkerProcess:
             max_frame_bytes=settings.max_frame_bytes,
             max_batch=settings.max_batch,
             max_send_buffer_bytes=settings.max_send_buffer_bytes,
+            max_pending_bytes=settings.max_pending_bytes,
         )
         engine.turns.on_full = self.fairness.reconsider
         engine.limits.on_abandoned = self.on_abandoned

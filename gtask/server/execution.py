@@ -31,6 +31,13 @@ class CallerConnection(Protocol):
     def find(self, id: str | int) -> Execution | None:
         """The call of that id, if it waits or has blocked."""
 
+    def is_congested(self) -> bool:
+        """So much waits to be sent that nothing more is to be started."""
+        ...
+
+    def let_go(self, call: Execution) -> None:
+        """The call's arguments are not needed any more."""
+
     def run_waiting(self, call: Execution) -> None:
         """A turn has become free for the call, which waited for one."""
 
@@ -51,10 +58,12 @@ class Execution(Call):
         has_turn: it is one of the service's running tasks.
         is_answered: its caller has been told something; what the task still does goes nowhere.
         is_done: it has ended.
+        is_kept: its arguments count among those that wait or run.
         is_outstanding: its connection counts it as not answered yet.
         kills: how often its end was asked for.
         started: when it got its turn.
         timer: the loop's, for its deadline.
+        weight: bytes that its arguments take, about.
     """
 
     # Class attributes instead of slots: most calls keep most of these values.
@@ -64,9 +73,11 @@ class Execution(Call):
     has_turn = False
     is_answered = False
     is_done = False
+    is_kept = False
     is_outstanding = False
     kills = 0
     timer: Any = None
+    weight = 0
     bound: tuple[list[Any], dict[str, Any]]
     connection: CallerConnection
     started: float
@@ -112,26 +123,30 @@ class Batch:
     Args:
         size: how many there will be.
         limit: bytes that all of them may have.
+
+    Attributes:
+        missing: how many are not there yet.
+        size: bytes of those that are.
     """
 
     def __init__(self, size: int, limit: int = MAX_FRAME_BYTES) -> None:
-        self._missing = size
+        self.missing = size
         self._limit = limit
         self._answers: list[bytes] = []
-        self._bytes = 1
+        self.size = 0
 
     def room(self) -> int:
         """Bytes that the next answer may have, so that errors for the others still fit in."""
-        kept = min((self._missing - 1) * ERROR_BYTES, self._limit // 2)
-        return self._limit - self._bytes - kept - 1
+        kept = min((self.missing - 1) * ERROR_BYTES, self._limit // 2)
+        return self._limit - self.size - kept - 2
 
     def add(self, answer: bytes | None) -> bytes | None:
         """Take one answer (None for a notification); returns the whole reply with the last."""
-        self._missing -= 1
+        self.missing -= 1
         if answer is not None:
             self._answers.append(answer)
-            self._bytes += len(answer) + 1
-        if self._missing or not self._answers:
+            self.size += len(answer) + 1
+        if self.missing or not self._answers:
             return None
         return b"[" + b",".join(self._answers) + b"]"
 
