@@ -381,9 +381,9 @@ def test_a_thousand_greenlets_through_a_cutting_proxy(spawn, seed):
         gevent.sleep(0.1)
         meter.kill()
         assert history.check() == [], f"seed {seed}"
-        (board,) = client._boards.values()
-        assert (len(board.calls), len(board.waiting)) == (0, 0)
-        assert len(board.alive) <= 20
+        (pool,) = client._pools.values()
+        assert (len(pool.calls), len(pool.waiting)) == (0, 0)
+        assert len(pool.connections) <= 20
     report = f"seed {seed}: {history.outcomes}, {proxy.met}, {sizes} kB"
     assert history.outcomes["ok"] > 1000, report
     assert len(proxy.met) >= 5, report

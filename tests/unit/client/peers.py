@@ -10,6 +10,7 @@ import gevent
 from gevent.server import StreamServer
 
 from gtask.client import TaskClient
+from gtask.client.connection import Stage
 
 
 class Line:
@@ -89,10 +90,15 @@ def wait_for(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
         return value
 
 
-def board_of(client: TaskClient) -> Any:
-    """The client's switchboard in this thread."""
-    (board,) = client._boards.values()
-    return board
+def pool_of(client: TaskClient) -> Any:
+    """The client's pool in this thread."""
+    (pool,) = client._pools.values()
+    return pool
+
+
+def ready(client: TaskClient) -> list[Any]:
+    """The client's connections that take calls."""
+    return [each for each in pool_of(client).connections if each.stage is Stage.READY]
 
 
 class Outcome:

@@ -24,7 +24,7 @@ from gtask.errors import (
     WorkerLost,
 )
 
-from .peers import Outcome, board_of, echo, wait_for
+from .peers import Outcome, echo, pool_of, ready, wait_for
 
 NO_PORT = "text://127.0.0.1:1"
 
@@ -116,13 +116,12 @@ def test_what_was_not_sent_moves_to_another_endpoint(peer, connect):
     calls = [client.call("f", [number, big]) for number in range(20)]
     wait_for(lambda: stuck.lines)
     gevent.sleep(0.05)
-    channel = board_of(client).channels[0]
-    assert channel._buffered > 5_000_000
+    assert ready(client)[0]._buffered > 5_000_000
     other = peer(lambda line: line.result(line.message["params"][0]))
-    board = board_of(client)  # as if there had been two endpoints all along
-    board.endpoints.append(Endpoint(board, parse_address(other.url)))
-    board.endpoints[1].open()
-    wait_for(lambda: len(board.channels) == 2)
+    pool = pool_of(client)  # as if there had been two endpoints all along
+    pool.endpoints.append(Endpoint(pool.reactor, parse_address(other.url), 1, pool.open))
+    pool.open(pool.endpoints[1])
+    wait_for(lambda: len(ready(client)) == 2)
     reset(stuck.sockets[0])
     reading.set()
     wait(calls, timeout=10)
@@ -164,7 +163,7 @@ def test_a_late_answer_is_dropped(peer, connect):
         client.call("f", timeout=0.03, **outcome.callbacks()).get()
     gevent.sleep(0.15)
     assert outcome.ends == 1
-    assert board_of(client).calls == {}
+    assert pool_of(client).calls == {}
 
 
 @pytest.mark.parametrize("garbage", [b"HTTP/1.1 400 Bad Request\r\n", b"{", b"\xff", b"[NaN]"])
@@ -213,7 +212,7 @@ def test_a_peer_that_falls_silent_gets_no_new_calls_until_it_speaks(peer, connec
     for _ in range(4):
         client.call("first").get(timeout=5)
     quiet.pongs = False
-    assert wait_for(lambda: len(board_of(client).channels) == 2)
+    assert wait_for(lambda: len(ready(client)) == 2)
     calls = [client.call("f", [1], timeout=0.05) for _ in range(4)]
     outcomes = [call.error for call in wait(calls, timeout=5)]
     assert sum(isinstance(error, TaskTimedOut) for error in outcomes) == 2
@@ -222,7 +221,7 @@ def test_a_peer_that_falls_silent_gets_no_new_calls_until_it_speaks(peer, connec
     assert results == [[number] for number in range(20)]
     assert len([line for line in quiet.lines[asked:] if line.method != "gtask.cancel"]) == 0
     quiet.lines[0].send({"jsonrpc": "2.0", "method": "hello"})
-    wait_for(lambda: len(board_of(client).channels) == 2)
+    wait_for(lambda: len(ready(client)) == 2)
 
 
 def test_goaway_is_honoured_without_losing_a_call(peer, connect):
@@ -239,7 +238,7 @@ def test_goaway_is_honoured_without_losing_a_call(peer, connect):
     assert before.get(timeout=5) == [1]
     assert [call.get(timeout=5) for call in after] == [[number] for number in range(5)]
     # The old connection was closed by the client, once its last answer was there.
-    assert len(board_of(client).alive) == 1
+    assert len(pool_of(client).connections) == 1
 
 
 def test_goaway_instead_of_a_welcome(peer, connect):
@@ -251,12 +250,12 @@ def test_goaway_instead_of_a_welcome(peer, connect):
     pong = b'{"jsonrpc":"2.0","result":"pong","id":0}\n'
     leaving.sockets[0].sendall(pong + b'{"jsonrpc":"2.0","method":"gtask.goaway","params":{}}\n')
     assert call.get(timeout=5) == [1]
-    wait_for(lambda: board_of(client).endpoints[0].why == "the server is shutting down")
+    wait_for(lambda: pool_of(client).endpoints[0].why == "the server is shutting down")
     assert not leaving.lines
 
 
 def test_what_a_draining_server_did_not_start_is_made_elsewhere(peer, connect, monkeypatch):
-    monkeypatch.setattr("gtask.client.switchboard.FIRST_DELAY", 0.002)
+    monkeypatch.setattr("gtask.client.pool.FIRST_DELAY", 0.002)
     monkeypatch.setattr("gtask.client.endpoint.FIRST_PAUSE", 0.002)
     draining = peer(lambda line: line.error(-32003, "the server is shutting down"))
     good = peer()
@@ -276,7 +275,7 @@ def test_dead_endpoints_are_left_alone_and_probed_back(peer, connect, monkeypatc
     good = peer()
     client = connect(good, f"text://127.0.0.1:{port}")
     assert client.call("f", [1]).get(timeout=5) == [1]
-    dead = board_of(client).endpoints[1]
+    dead = pool_of(client).endpoints[1]
     wait_for(lambda: dead.failures >= 2)
     back = StreamServer(("127.0.0.1", port), good._serve)
     back.start()
@@ -293,7 +292,7 @@ def test_a_connection_gets_old(peer, connect):
         assert client.call("f", [1]).get(timeout=5) == [1]
         gevent.sleep(0.005)
     assert len(server.sockets) >= 4
-    wait_for(lambda: len(board_of(client).alive) <= 1)  # none, if the last one got old, too
+    wait_for(lambda: len(pool_of(client).connections) <= 1)  # none, if the last one got old, too
 
 
 def test_too_many_pending_calls_are_refused(peer, connect):
@@ -318,7 +317,7 @@ def test_close_ends_everything(peer, connect):
     assert [outcome.ends for outcome in outcomes] == [1] * 10
     wait_for(lambda: len(server.lines) == 20)
     assert {line.message["params"]["id"] for line in server.lines[10:]} == {c.id for c in calls}
-    assert board_of(client).alive == set()
+    assert pool_of(client).connections == []
 
 
 def test_a_callback_may_close_the_client(peer, connect):
