@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -73,13 +76,23 @@ class ScriptedPeer:
 
     def close(self) -> None:
         self._server.stop(timeout=0)
-        for socket in self.sockets:
-            socket.close()
+        for accepted in self.sockets:
+            accepted.close()
 
 
 def echo(line: Line) -> None:
     params = line.message.get("params")
     line.result(params["args"] if line.method == "gtask.call" else params)
+
+
+def reset(peer_socket: Any) -> None:
+    """End a connection by an RST."""
+    peer_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    os.close(peer_socket.detach())
+
+
+def hang_up(line: Line) -> None:
+    line.socket.shutdown(socket.SHUT_RDWR)
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 5.0) -> Any:

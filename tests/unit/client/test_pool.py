@@ -1,25 +1,22 @@
 """What becomes of calls, as histories on a fake clock: each ends once, and as well as it can.
 
-test_failures.py has the same pool with real sockets and peers.
+test_pool_random.py has histories that nobody has thought of, and test_pool_sockets.py the same pool
+with real sockets and peers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gtask.client.connection import Stage
 from gtask.client.pool import MAX_MOVES
-from gtask.net.stream import State
 
 from .world import World
 
-OVERLOADED, DRAINING, FAILED = -32000, -32003, 1
+OVERLOADED, DRAINING = -32000, -32003
 
 # Each history: what it is about, how the pool is made, what happens, and how the calls end, by id.
 # Connections are numbered from 0 as they are opened, calls from 1. The words:
@@ -261,13 +258,6 @@ HISTORIES: list[tuple[str, dict[str, Any], str, dict[int, str]]] = [
 ]
 
 
-@pytest.fixture
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    made = World(**request.param)
-    yield made
-    made.close()
-
-
 class Play:
     """Has the words of a history happen in a world."""
 
@@ -341,12 +331,14 @@ class Play:
 
 
 @pytest.mark.parametrize(
-    ("world", "history", "ends"),
+    ("options", "history", "ends"),
     [history[1:] for history in HISTORIES],
     ids=[history[0] for history in HISTORIES],
-    indirect=["world"],
 )
-def test_history(world: World, history: str, ends: dict[int, str]) -> None:
+def test_history(
+    make_world: Callable[..., World], options: dict[str, Any], history: str, ends: dict[int, str]
+) -> None:
+    world = make_world(**options)
     play = Play(world)
     for words in history.split(","):
         play.step(words)
@@ -354,8 +346,8 @@ def test_history(world: World, history: str, ends: dict[int, str]) -> None:
     world.finish()
 
 
-@pytest.mark.parametrize("world", [{"connections": 1}], indirect=True)
-def test_what_servers_hand_back_again_and_again_ends(world: World) -> None:
+def test_what_servers_hand_back_again_and_again_ends(make_world: Callable[..., World]) -> None:
+    world = make_world(connections=1)
     world.call(timeout=600.0)
     for count in range(1, MAX_MOVES + 2):
         while not world.places(1)[0].isdigit():
@@ -369,8 +361,10 @@ def test_what_servers_hand_back_again_and_again_ends(world: World) -> None:
     world.finish()
 
 
-@pytest.mark.parametrize("world", [{"connections": 1}], indirect=True)
-def test_users_code_runs_when_all_that_was_read_is_accounted_for(world: World) -> None:
+def test_users_code_runs_when_all_that_was_read_is_accounted_for(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world(connections=1)
     states = []
 
     def look() -> None:
@@ -385,110 +379,3 @@ def test_users_code_runs_when_all_that_was_read_is_accounted_for(world: World) -
     world.say(world.opened[0], results[0], goaway, results[1])
     assert states == [({}, 0), ({}, 0)]
     world.finish()
-
-
-class PoolMachine(RuleBasedStateMachine):
-    """Whatever happens, in whatever order: each submitted call ends exactly once."""
-
-    dialect = "jsonrpc"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.world = World(hosts=2, dialect=self.dialect, max_age=20.0, max_pending=12)
-        self.is_open = True
-
-    def teardown(self) -> None:
-        try:
-            self.world.finish()
-        finally:
-            self.world.close()
-
-    def choose(self, index: int, *states: State) -> Any:
-        """One of the connections in these states, if there is one."""
-        found = [each for each in self.world.opened if each.state in states]
-        return found[index % len(found)] if found else None
-
-    @rule(
-        retries=st.integers(0, 2),
-        timeout=st.sampled_from([0.05, 2.0, 60.0, float("inf")]),
-        then=st.sampled_from(["", "", "call", "cancel"]),
-    )
-    def submit(self, retries: int, timeout: float, then: str) -> None:
-        if len(self.world.calls) < 60:
-            self.world.call(retries, timeout, {"": None}.get(then, lambda: self.user(then)))
-
-    def user(self, what: str) -> None:
-        if what == "call":
-            self.world.call()
-        else:
-            for call in list(self.world.pool.calls.values())[:2]:
-                call.cancel()
-
-    @rule(index=st.integers(0, 9), room=st.sampled_from([0, 30, 80, 1 << 40]))
-    def connect(self, index: int, room: int) -> None:
-        if connection := self.choose(index, State.CONNECTING):
-            self.world.connect(connection, room)
-
-    @rule(index=st.integers(0, 9))
-    def refuse(self, index: int) -> None:
-        if connection := self.choose(index, State.CONNECTING):
-            self.world.refuse(connection)
-
-    @rule(index=st.integers(0, 9))
-    def take(self, index: int) -> None:
-        if connection := self.choose(index, State.OPEN, State.FLUSHING):
-            self.world.take(connection)
-
-    @rule(index=st.integers(0, 9), what=st.sampled_from(["pong", "pong", "goaway", "lose"]))
-    def peer(self, index: int, what: str) -> None:
-        if connection := self.choose(index, State.OPEN):
-            getattr(self.world, what)(connection)
-
-    @rule(index=st.integers(0, 9), garbage=st.sampled_from([[], 5, {"id": 1}, "x" * 20_000]))
-    def nonsense(self, index: int, garbage: Any) -> None:
-        if connection := self.choose(index, State.OPEN):
-            self.world.say(connection, garbage)
-
-    @rule(
-        index=st.integers(0, 99),
-        code=st.sampled_from([None, None, None, OVERLOADED, DRAINING, FAILED]),
-    )
-    def answer(self, index: int, code: int | None) -> None:
-        found = [
-            (connection, id)
-            for connection in self.world.opened
-            if connection.state == State.OPEN
-            for id in connection.calls
-        ]
-        if found:
-            self.world.answer(*found[index % len(found)], code)
-
-    @rule(index=st.integers(0, 99))
-    def cancel(self, index: int) -> None:
-        unfinished = list(self.world.pool.calls.values())
-        if unfinished:
-            assert unfinished[index % len(unfinished)].cancel()
-
-    @rule(seconds=st.sampled_from([0.01, 0.03, 0.5, 4.0, 30.0]))
-    def wait(self, seconds: float) -> None:
-        self.world.wait(seconds)
-
-    @precondition(lambda self: self.is_open and len(self.world.calls) > 5)
-    @rule()
-    def close(self) -> None:
-        self.is_open = False
-        self.world.pool.close()
-
-    @invariant()
-    def holds(self) -> None:
-        self.world.check()
-
-
-class BarePoolMachine(PoolMachine):
-    dialect = "bare"
-
-
-TestPool = PoolMachine.TestCase
-TestBarePool = BarePoolMachine.TestCase
-TestPool.settings = hypothesis_settings(max_examples=80, stateful_step_count=40, deadline=None)
-TestBarePool.settings = TestPool.settings
