@@ -198,14 +198,14 @@ class Call:
         if self._is_reporting:
             self._owes_end = True  # to follow the last report
         else:
-            self._tell(self._owner.reactor.run)
+            self._tell()
 
-    def _tell(self, run: Callable[..., None]) -> None:
+    def _tell(self) -> None:
         if self._error is None:
             if self._on_result is not None:
-                run(self._on_result, self._result)
+                self._owner.reactor.start(self._on_result, self._result)
         elif self._on_error is not None:
-            run(self._on_error, self._error)
+            self._owner.reactor.start(self._on_error, self._error)
 
     def _report(self, done: Any, total: Any, note: Any) -> None:
         """Keep a progress report for `_start_reporting`; what is too much is dropped."""
@@ -232,7 +232,7 @@ class Call:
             else:
                 self._is_reporting = False
                 if self._owes_end:
-                    self._tell(self._owner.reactor.start)
+                    self._tell()
 
 
 def wait(calls: Iterable[Call], timeout: float | None = None) -> list[Call]:

@@ -1,4 +1,4 @@
-"""One connection that hangs, breaks, or gets old under its calls, with real sockets."""
+"""One connection that hangs, breaks, drains, or gets old under its calls."""
 
 from __future__ import annotations
 
