@@ -83,7 +83,6 @@ class TaskConnection(PacedConnection):
         greenlet.task = call.task
         now = greenlet.started = monotonic()
         call.set_limit(now, engine.task_timeout)
-        call.stop_timer()
         engine.stats.enter(now)
         greenlet.switch(self._run_held)
         if not greenlet.is_parked:
