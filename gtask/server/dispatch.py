@@ -55,7 +55,9 @@ class TaskConnection(PacedConnection):
             False if a call has blocked, and the hub has gone on with what was behind it.
         """
         greenlet.connection = self
-        if not self._inbox or self.is_held_back() or self.state is not OPEN:
+        may_be_held = self._outstanding or self._output is not None or self._pending_bytes
+        is_held_back = may_be_held and self.is_held_back()
+        if not self._inbox or is_held_back or self.state is not OPEN:
             return True  # since it was put in the queue, it was worked off, held back or closed
         now = self.last_active = self.corked_since = monotonic()
         self.engine.stats.enter(now)
@@ -150,7 +152,8 @@ class TaskConnection(PacedConnection):
             if greenlet.has_blocked:
                 greenlet.has_blocked = False
                 return False
-            if self.is_held_back():
+            may_be_held = self._outstanding or self._output is not None or self._pending_bytes
+            if may_be_held and self.is_held_back():
                 break  # by a call that waits for its turn, or by answers that are not taken
             if inbox:
                 now = greenlet.started = monotonic()

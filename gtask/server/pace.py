@@ -79,7 +79,8 @@ class PacedConnection(ReplyingStream):
     def _received(self, data: bytes) -> None:
         frames = self._decoder.feed(data)
         frames.reverse()  # they are popped from the end
-        if self._inbox or self.is_held_back():
+        may_be_held = self._outstanding or self._output is not None or self._pending_bytes
+        if self._inbox or (may_be_held and self.is_held_back()):
             self._inbox = frames + self._inbox
             self._inbox_bytes += len(data)
             self._set_pace()
@@ -87,7 +88,7 @@ class PacedConnection(ReplyingStream):
             self._inbox = frames
             self._inbox_bytes = len(data) + self._kept_bytes
             self.engine.ready.put(self)
-        if self._kept_bytes or self._decoder.is_mid_frame:
+        if self._kept_bytes or self._decoder.partial is not None:
             self._count_kept(bool(frames))
         if self._decoder.failed and not self._last_words:
             self._last_words = protocol_error_reply(self._decoder.error())
@@ -138,15 +139,18 @@ class PacedConnection(ReplyingStream):
                 self._reactor.loop.run_callback(self._set_pace)
 
     def is_held_back(self) -> bool:
-        """No frame is to be taken up before a call has been answered, or the answers taken."""
-        if (self._outstanding or self._pending_bytes) and (
+        """No frame is to be taken up before a call has been answered, or the answers taken.
+
+        Where each frame passes, it is asked only while there are such calls or answers: mostly
+        there are none, and that is no call.
+        """
+        return (
             self._bare is not None
             or self._outstanding >= MAX_OUTSTANDING
             or self._pending_bytes > self.engine.max_pending_bytes // SHARES
             or self._batch_bytes > self.engine.max_send_buffer_bytes
-        ):
-            return True
-        return self._output is not None and self.is_congested()
+            or self.is_congested()
+        )
 
     def run_waiting(self, call: Execution) -> None:
         """A turn has become free for the call, which waited for one."""
@@ -208,7 +212,7 @@ class PacedConnection(ReplyingStream):
         if (self._kept_bytes and not self._inbox) or (self._inbox and self.is_held_back()):
             self._count_kept(False)
         if self.is_held_back():
-            if self._inbox or self._decoder.is_mid_frame or self.is_congested():
+            if self._inbox or self._decoder.partial is not None or self.is_congested():
                 self._pause()
         elif self._inbox:
             self._pause()
