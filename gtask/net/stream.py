@@ -156,7 +156,8 @@ class Stream(Debtor):
     @property
     def _buffered(self) -> int:
         """Octets that the kernel has not taken yet."""
-        return len(self._output) if self._output is not None else 0
+        waiting = len(self._output) if self._output is not None else 0
+        return waiting if self._tls is None else waiting + self._tls.waiting_bytes
 
     def _write(self, data: bytes | bytearray) -> None:
         if self._tls is not None:

@@ -50,6 +50,7 @@ CHECK_SECONDS = 1.0  # between checks of limits: memory, idle connections, new s
 DRAIN_CHECK_SECONDS = 0.05
 DRAIN_IDLE_SECONDS = 1.0  # what a peer that was told to go may stay silent
 REPORT_CONNECTIONS = 50  # a message to the master
+NEVER = 1e9  # seconds
 FAILED_TO_BOOT = 1
 
 
@@ -172,7 +173,8 @@ class WorkerProcess:
                 self.reactor,
                 self.stats,
                 is_tls=self.tls is not None,
-                handshake_timeout=settings.handshake_timeout,
+                handshake_timeout=settings.handshake_timeout or NEVER,
+                send_timeout=settings.send_timeout,
             )
         if not worker.served:
             return CallbackService(worker, self.reactor, self.stats)
