@@ -22,6 +22,16 @@ from .reactor import Reactor
 WRITE = 2
 STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
 
+# A host that vanished without a word is noticed after 30 + 3 * 10 seconds of silence. All of these
+# cost 2 µs, where a connection costs 50.
+OPTIONS = (
+    (_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1),
+    (_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1),
+    (_socket.IPPROTO_TCP, _socket.TCP_KEEPIDLE, 30),
+    (_socket.IPPROTO_TCP, _socket.TCP_KEEPINTVL, 10),
+    (_socket.IPPROTO_TCP, _socket.TCP_KEEPCNT, 3),
+)
+
 
 class Connector:
     """Calls `connected(socket)` or `failed(why)`, once, unless it is cancelled before.
@@ -125,7 +135,8 @@ class Connector:
             self._socket.close()
         socket = self._socket = _socket.socket(family, STREAM)
         if family != _socket.AF_UNIX:
-            socket.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+            for level, option, value in OPTIONS:
+                socket.setsockopt(level, option, value)
         code: int = socket.connect_ex(sockaddr)
         if code == EINPROGRESS:
             # Within a machine the handshake is over when connect(2) returns, and asking again

@@ -145,11 +145,14 @@ class Debts:
         if debt is not None:
             self.unfinished_bytes -= debt.size
         self._handshakes.pop(stream, None)
+        if not self._has_debtors():
+            self._stop()
 
     def after_fork_in_child(self) -> None:
         """The debtors are those of the process that this one was forked from."""
-        if self._timer is not None:
-            self._timer.stop()
+        for stream in [*self._unsent, *self._unfinished, *self._handshakes]:
+            self.forget(stream)
+        self._stop()
 
     # -- seen to in the hub -------------------------------------------------------------------
 
@@ -164,10 +167,13 @@ class Debts:
             self._check(stream, self._check_handshake, now)
             if self._handshakes.get(stream, 0.0) > now - self.handshake_timeout:
                 break  # those behind it are younger
-        if self._timer is not None and not (self._unsent or self._unfinished or self._handshakes):
-            self._timer.stop()
-            self._timer.close()
-            self._timer = None
+        if not self._has_debtors():
+            self._stop()
+        elif self._timer is not None:
+            self._timer.start(self.look, update=True)
+
+    def _has_debtors(self) -> bool:
+        return bool(self._unsent or self._unfinished or self._handshakes)
 
     def _check(self, stream: Debtor, check: Any, now: float) -> None:
         try:
@@ -215,9 +221,14 @@ class Debts:
             shortest = min(
                 self.send_timeout or LOOK_SECONDS, self.handshake_timeout or LOOK_SECONDS
             )
-            seconds = min(LOOK_SECONDS, shortest / 4)
-            self._timer = self._loop.timer(seconds, seconds)
-            self._timer.start(self.look)
+            self._timer = self._loop.timer(min(LOOK_SECONDS, shortest / 4))
+            self._timer.start(self.look, update=True)
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
 
     # -- when too much is held ----------------------------------------------------------------
 

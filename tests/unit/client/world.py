@@ -16,6 +16,7 @@ from gtask.client.connection import READY, ClientConnection
 from gtask.client.options import Options
 from gtask.client.pool import ConnectionPool
 from gtask.errors import TaskError
+from gtask.net.debts import Debts
 from gtask.net.reactor import Reactor
 from gtask.net.stream import State
 
@@ -76,6 +77,7 @@ class FakeReactor(Reactor):
 
     def __init__(self, world: World) -> None:
         self.loop = Loop(world)
+        self.debts = Debts(self.loop)
 
     def run(self, work: Callable[..., Any], *args: Any) -> None:
         work(*args)

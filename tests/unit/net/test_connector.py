@@ -69,6 +69,19 @@ def test_connects(port):
     assert Attempt(f"text://127.0.0.1:{port}").wait().sockets
 
 
+def test_a_peer_that_vanishes_is_noticed(port):
+    attempt = Attempt(f"text://127.0.0.1:{port}")
+    with gevent.Timeout(5):
+        while not attempt.sockets:
+            gevent.sleep(0.002)
+    (made,) = attempt.sockets
+    assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    options = (socket.TCP_NODELAY, socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+    values = [made.getsockopt(socket.IPPROTO_TCP, option) for option in options]
+    assert values == [1, 30, 10, 3]
+    made.close()
+
+
 def test_connects_to_a_host_that_takes_its_time(full_listener):
     attempt = Attempt(Address("text", *full_listener.getsockname()))
     gevent.sleep(0.05)
