@@ -35,6 +35,7 @@ from .callbacks import CallbackService
 from .engine import Engine
 from .fairness import Fairness
 from .load import describe
+from .overflow import Overflow
 from .service import TaskService
 from .shared_listener import SharedListener
 from .stats import WorkerStats
@@ -231,6 +232,14 @@ class WorkerProcess:
             self.worker.on_worker_start(self.worker)
         self.server = self.service.make_server(self.listener)
         self.server.share(self.accept, self.fairness, self.service.poll)
+        self.fairness.overflow = Overflow(
+            self.reactor.loop,
+            self.listener,
+            self.stats,
+            self.settings.concurrency,
+            self.server.accept_one,
+            self.has_no_turn,
+        )
         self.server.start()
         self.stats.state(State.READY)
         self.fairness.refresh()
@@ -271,6 +280,10 @@ class WorkerProcess:
 
     def is_full(self) -> bool:
         return self.service.is_full or self.stats.connections >= self.settings.max_connections
+
+    def has_no_turn(self) -> bool:
+        """Whether another connection could be taken, but none of its tasks."""
+        return self.service.is_full and self.stats.connections < self.settings.max_connections
 
     def accept(self, client: Any, address: Any) -> None:
         """Take up a connection, if its network may connect; runs in the hub."""

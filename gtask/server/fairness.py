@@ -2,7 +2,7 @@
 
 A worker that is full shuts its gate, and so does one that has more to do than the idlest, for a
 moment: the kernel then wakes somebody else. That makes the listen queue the one queue of the
-service, and the idlest workers its servers.
+service, and the idlest workers its servers; `Overflow` sees to those who wait in it when all are full.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any
 
 from .gate import Gate
+from .overflow import Overflow
 from .stats import WorkerStats
 
 DEFER_SECONDS = 0.002  # for each connection that we have more than the idlest
@@ -33,6 +34,7 @@ class Fairness:
         gate: None while nothing is accepted at all.
         is_shared: there are several processes.
         accepted: connections, in this turn of the loop.
+        overflow: takes what nobody has a turn for; None where nothing is turned away.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Fairness:
         self.accepted = 0
         self._timer: Any = None
         self.gate: Gate | None = None
+        self.overflow: Overflow | None = None
 
     @property
     def is_open(self) -> bool:
@@ -70,6 +73,8 @@ class Fairness:
         self.gate = None
         self._stats.on_change = None
         self._stop_timer()
+        if self.overflow is not None:
+            self.overflow.stop()
 
     def refresh(self) -> None:
         """To be called every second: look for new siblings, and for a wake-up that was lost."""
@@ -100,6 +105,8 @@ class Fairness:
             self._deferred_at = 0.0
             gate.shut()
             self._stats.on_change = self.reconsider
+            if self.overflow is not None:
+                self.overflow.start()
             return
         if self._rows > 1:
             excess, least = self._stats.excess(self._rows)
