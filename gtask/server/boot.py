@@ -35,6 +35,7 @@ from .callbacks import CallbackService
 from .engine import Engine
 from .fairness import Fairness
 from .load import describe
+from .lobby import Lobby
 from .overflow import Overflow
 from .service import TaskService
 from .shared_listener import SharedListener
@@ -66,6 +67,11 @@ class Service(Protocol):
     @property
     def is_idle(self) -> bool:
         """Nothing runs, waits or is connected."""
+        ...
+
+    @property
+    def has_work(self) -> bool:
+        """Something runs or waits that would be cut off now; a peer that does not read is none."""
         ...
 
     def make_server(self, listener: socket.socket) -> SharedListener:
@@ -135,6 +141,7 @@ class WorkerProcess:
         self.signalled = Event()  # TERM or INT came
         self.is_hurried = False
         self.is_reloading = False
+        self.takes_guests = False  # what is accepted is left unread by `overflow`
         self.is_told_ready = self.asked_to_go = False  # by messages that the master has taken
         self.max_tasks = self.max_rss = self.next_check = 0.0
         self.title = f"gtask: {settings.name} %d {settings.listen}"
@@ -158,6 +165,15 @@ class WorkerProcess:
         self.listener = listener
         self.service = self.make_service()
         self.server: SharedListener | None = None  # made in the worker
+        can_pass_on = bool(worker.served) and tls is None
+        self.overflow = Overflow(
+            loop,
+            listener,
+            self.stats,
+            settings.concurrency,
+            Lobby() if can_pass_on else None,
+            self,
+        )
 
     def make_service(self) -> Service:
         """What serves the connections."""
@@ -232,14 +248,7 @@ class WorkerProcess:
             self.worker.on_worker_start(self.worker)
         self.server = self.service.make_server(self.listener)
         self.server.share(self.accept, self.fairness, self.service.poll)
-        self.fairness.overflow = Overflow(
-            self.reactor.loop,
-            self.listener,
-            self.stats,
-            self.settings.concurrency,
-            self.server.accept_one,
-            self.has_no_turn,
-        )
+        self.fairness.overflow = self.overflow
         self.server.start()
         self.stats.state(State.READY)
         self.fairness.refresh()
@@ -250,6 +259,7 @@ class WorkerProcess:
         deadline = monotonic() + self.stop_timeout
         if self.server is not None:
             self.server.finish()
+            self.overflow.close()
         # Told only now: the master may then have the kernel refuse what is still in the queue.
         self.stats.state(State.DRAINING)
         if not self.is_hurried:
@@ -258,8 +268,8 @@ class WorkerProcess:
                 self.service.close_idle(DRAIN_IDLE_SECONDS)
                 self.signalled.clear()
                 self.signalled.wait(DRAIN_CHECK_SECONDS)
+        is_clean = not self.service.has_work
         self.service.stop()
-        is_clean = bool(self.service.is_idle)
         self.service.abort()
         return 0 if is_clean or self.is_hurried else 1
 
@@ -283,7 +293,20 @@ class WorkerProcess:
 
     def has_no_turn(self) -> bool:
         """Whether another connection could be taken, but none of its tasks."""
-        return self.service.is_full and self.stats.connections < self.settings.max_connections
+        connections = self.stats.connections + self.overflow.guests
+        return self.service.is_full and connections < self.settings.max_connections
+
+    def accept_one(self) -> bool:
+        """Accept a connection, whatever the gate says; False if there is none."""
+        self.takes_guests = True
+        try:
+            return self.server is not None and self.server.accept_one()
+        finally:
+            self.takes_guests = False
+
+    def poll(self) -> None:
+        """Serve what has come already."""
+        self.service.poll()
 
     def accept(self, client: Any, address: Any) -> None:
         """Take up a connection, if its network may connect; runs in the hub."""
@@ -291,7 +314,11 @@ class WorkerProcess:
             self.stats.refused()
             log.debug("refused %s", format_address(address))
             client.close()
-            return
+        elif not (self.takes_guests and self.overflow.receive(client, address)):
+            self.admit(client, address)
+
+    def admit(self, client: Any, address: Any) -> None:
+        """Serve a connection; runs in the hub."""
         before = self.stats.connections
         self.stats.accepted()
         try:

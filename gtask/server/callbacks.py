@@ -121,5 +121,9 @@ class CallbackService:
         return False
 
     @property
+    def has_work(self) -> bool:
+        return bool(self.running)
+
+    @property
     def is_idle(self) -> bool:
         return not self.running and not self.connections

@@ -57,6 +57,7 @@ class Fairness:
         self._timer: Any = None
         self.gate: Gate | None = None
         self.overflow: Overflow | None = None
+        self._was_full = False  # when last reconsidered
 
     @property
     def is_open(self) -> bool:
@@ -84,6 +85,8 @@ class Fairness:
         if gate is not None and gate.is_open:
             gate.shut()
             gate.open()  # registering anew has the kernel look at the queue
+        if gate is not None and self.overflow is not None:
+            self.overflow.resume()  # somebody else's guest may have come there just now
         self.reconsider()
 
     def burst(self) -> int:
@@ -105,6 +108,7 @@ class Fairness:
             self._deferred_at = 0.0
             gate.shut()
             self._stats.on_change = self.reconsider
+            self._was_full = True
             if self.overflow is not None:
                 self.overflow.start()
             return
@@ -118,6 +122,10 @@ class Fairness:
                 return
         self._deferred_at = 0.0
         self._stats.on_change = None
+        if self._was_full:
+            self._was_full = False
+            if self.overflow is not None:
+                self.overflow.resume()
         gate.open()
 
     def pause(self, seconds: float) -> None:

@@ -94,6 +94,11 @@ class TaskService:
         turns = self.engine.turns
         return not turns.running and not turns.waits and not self.engine.connections
 
+    @property
+    def has_work(self) -> bool:
+        turns = self.engine.turns
+        return bool(turns.running or turns.waits)
+
     def oldest(self) -> tuple[int, float]:
         """1 + the number of the function that has been running longest, and since when."""
         return self.engine.turns.oldest()

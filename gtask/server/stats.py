@@ -163,12 +163,6 @@ class WorkerStats:
         least = 0 if idle >= 0 and not loads[idle] else min(loads)
         return self.connections + self.running - least, least
 
-    def accepted_by_all(self) -> int:
-        """How many connections the processes on the board have accepted, all together."""
-        ints = self.ints
-        rows = range(self.siblings())
-        return sum(ints[row * board.CELLS + board.ACCEPTED] for row in rows)
-
     def is_next_to_overflow(self, concurrency: int, beaten_since: float) -> bool:
         """Whether no sibling whose loop turns has a turn left, or less to do than we.
 

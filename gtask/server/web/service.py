@@ -117,6 +117,10 @@ class WebSocketService(CallbackService):
         return [{**line, "protocol": "websocket"} for line in super().report()]
 
     @property
+    def has_work(self) -> bool:
+        return super().has_work or bool(self._handlers)
+
+    @property
     def is_idle(self) -> bool:
         return super().is_idle and not self._handlers
 
