@@ -183,6 +183,13 @@ class TcpConnection(Stream):
             self._room.set()
             self._room = None
 
+    def _give_up(self, reason: str, is_full: bool) -> None:
+        if self._is_secured():
+            self._abort(reason)
+            log.warning("%r: %s", self, reason)
+        else:
+            self._insecure(reason)
+
     # -- events -------------------------------------------------------------------------------
 
     _lingers = True

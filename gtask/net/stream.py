@@ -321,10 +321,7 @@ class Stream(Debtor):
         return self._tls is None or self._tls.is_established
 
     def _give_up(self, reason: str, is_full: bool) -> None:
-        if self._tls is not None and not self._tls.is_established:
-            self._insecure(reason)
-        else:
-            self._abort(reason)
+        self._abort(reason)
 
 
 def _tls_reason(error: ssl.SSLError) -> str:

@@ -245,7 +245,10 @@ class PacedConnection(ReplyingStream):
 
     def close_if_idle(self, since: float) -> None:
         """Close a connection without calls on which nothing has gone either way after `since`."""
-        if self._outstanding or self._inbox or self.last_active >= since or self._has_unread():
+        is_uploading = self.engine.is_draining and self._decoder.partial is not None
+        if self._outstanding or self._inbox or is_uploading:
+            return
+        if self.last_active >= since or self._has_unread():
             return
         if not self._output:
             self._close("draining" if self.engine.is_draining else "idle for too long")
@@ -268,7 +271,7 @@ class PacedConnection(ReplyingStream):
             self._close("frame too long", linger=True)
         elif self._has_ended:
             self._close("closed by the peer")
-        elif self.engine.is_draining and not self._speaks_rpc:
+        elif self.engine.is_draining and not self._speaks_rpc and self._decoder.partial is None:
             # Between two calls: the one answered last was read after the drain began.
             self._close("draining", linger=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,8 +11,6 @@ from ..net.reactor import Reactor
 
 if TYPE_CHECKING:
     from ..worker import Worker
-
-log = logging.getLogger("gtask.connection")
 
 
 class ConnectionOwner(Protocol):
@@ -97,7 +94,8 @@ class WorkerConnection(TcpConnection):
 
     def close_if_idle(self, since: float, is_draining: bool) -> None:
         """Close it if it waits for nothing, and nothing has gone either way after `since`."""
-        if self.last_active >= since or self.is_busy or self._has_unread():
+        is_uploading = is_draining and self._kept_bytes > 0  # it has its time, too
+        if self.last_active >= since or self.is_busy or is_uploading or self._has_unread():
             return
         if not self._buffered:
             self._close_idle(is_draining)
@@ -115,10 +113,6 @@ class WorkerConnection(TcpConnection):
     def _is_heard(self) -> bool:
         is_deaf = self._stalled or self._user_paused or self._decoder.failed
         return not is_deaf and not self._has_unread()
-
-    def _give_up(self, reason: str, is_full: bool) -> None:
-        super()._give_up(reason, is_full)
-        log.warning("%r: %s", self, reason)
 
     def _closed(self, reason: str) -> None:
         self._service.forget(self)
