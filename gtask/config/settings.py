@@ -149,7 +149,7 @@ def _unknown(key: str, known: Iterable[str]) -> str:
 
 
 def wrong_purpose(read: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
-    """What is wrong with what a section serves: tasks, or callbacks.
+    """What is wrong with what a section serves: tasks, perhaps with a handler, or callbacks.
 
     Args:
         read: its values, without those that are wrong by themselves.
@@ -163,8 +163,6 @@ def wrong_purpose(read: Mapping[str, Any], given: Mapping[str, str]) -> Iterator
         yield "handler: is missing, a websocket service needs one"
     if protocol == "websocket" and tasks:
         yield "tasks: cannot be served by websocket, use a text service"
-    if tasks and handler:
-        yield "handler: a service has tasks or a handler, not both"
 
 
 def missing_certificates(given: Mapping[str, Any]) -> Iterator[str]:

@@ -33,7 +33,6 @@ def test_one_mistake_is_told_once():
         ("[worker:A]\nlisten = websocket://h:1\nhandler = h\ntasks = t\n", "cannot be served by websocket"),
         (SERVICE.replace("listen", "listn"), "listen: is missing"),
         (service("Count = 3"), "Count: unknown key, did you mean count?"),
-        (service("handler = h"), "tasks or a handler, not both"),
         (service("keyfile = setup.cfg"), "keyfile: needs certfile"),
         (service("cafile = setup.cfg"), "cafile: needs certfile"),
     ],
