@@ -6,7 +6,8 @@ at a Python object counts its references: the less it does after its fork, the m
 
 A worker is a gevent `StreamServer` that is started on the master's listening socket. It talks to the
 master by the scoreboard and by messages on a socket; it listens to TERM (drain), HUP (a TERM that
-follows is a reload's), INT (stop now) and USR2 (report connections).
+follows is a reload's), INT (stop now) and USR2 (report connections). What user code raises, wherever
+it does, ends no more than the greenlet it is raised in.
 """
 
 from __future__ import annotations
@@ -34,9 +35,12 @@ from ..scoreboard import Scoreboard, State
 from .callbacks import CallbackService
 from .engine import Engine
 from .fairness import Fairness
+from .farewell import limit_farewell, run_exit_functions
+from .hub import outlive_errors
 from .load import describe
 from .service import TaskService
 from .shared_listener import SharedListener
+from .signals import Signals
 from .stats import WorkerStats
 
 if TYPE_CHECKING:
@@ -50,6 +54,7 @@ CHECK_SECONDS = 1.0  # between checks of limits: memory, idle connections, new s
 DRAIN_CHECK_SECONDS = 0.05
 DRAIN_IDLE_SECONDS = 1.0  # what a peer that was told to go may stay silent
 REPORT_CONNECTIONS = 50  # a message to the master
+FAREWELL_SECONDS = 1.5  # of a worker that is told to stop now; the master kills after 2
 FAILED_TO_BOOT = 1
 
 
@@ -134,15 +139,20 @@ class WorkerProcess:
         self.is_hurried = False
         self.is_reloading = False
         self.asked_to_go = False
+        self.ended_by = 0.0  # the moment at which the process ends in any case
         self.max_tasks = self.max_rss = self.next_check = 0.0
-        self.title = f"gtask: {settings.name} %d {settings.listen}"
         self.tls = tls
         loop = self.reactor.loop
+        self.signals = Signals(
+            loop,
+            {
+                signal.SIGTERM: self.on_term,
+                signal.SIGINT: self.on_int,
+                signal.SIGHUP: self.on_hup,
+                signal.SIGUSR2: self.on_report,
+            },
+        )
         self.watchers = [
-            (loop.signal(signal.SIGTERM), self.on_term),
-            (loop.signal(signal.SIGINT), self.on_int),
-            (loop.signal(signal.SIGHUP), self.on_hup),
-            (loop.signal(signal.SIGUSR2), self.on_report),
             (loop.fork(ref=False), self.on_fork),
             (loop.timer(BEAT_SECONDS, BEAT_SECONDS), self.beat),
         ]
@@ -183,7 +193,7 @@ class WorkerProcess:
     # -- the three parts of its life ----------------------------------------------------------
 
     def run(self, worker_id: int, row: int) -> int:
-        """Be a worker until told to stop, in a process just forked; returns the exit code.
+        """Be a worker until told to stop, in a process just forked; returns its exit code so far.
 
         Args:
             worker_id: 0 to count - 1; a replacement gets its predecessor's.
@@ -194,12 +204,14 @@ class WorkerProcess:
         except BaseException as error:  # the edge: on_worker_start is user code
             log.error("worker %s %d cannot start", self.worker.name, worker_id, exc_info=error)
             self.tell_master("failed", reason=describe(error))
+            self.ended_by = monotonic() + FAREWELL_SECONDS
             return FAILED_TO_BOOT
         self.signalled.wait()
         if self.is_reloading:
             self.call("on_worker_reload")
         code = self.drain()
-        self.farewell()
+        if self.is_hurried:
+            self.ended_by = monotonic() + FAREWELL_SECONDS
         return code
 
     def boot(self, worker_id: int, row: int) -> None:
@@ -212,6 +224,8 @@ class WorkerProcess:
         self.max_tasks = _with_jitter(self.settings.max_tasks)
         self.max_rss = _with_jitter(self.settings.max_rss_mb) * 1024 * 1024
         self.next_check = monotonic() + CHECK_SECONDS
+        outlive_errors(self.reactor.hub)
+        self.signals.start()
         for watcher, action in self.watchers:
             watcher.start(action)
         if self.worker.on_worker_start is not None:
@@ -225,7 +239,7 @@ class WorkerProcess:
 
     def drain(self) -> int:
         """Accept no more, let running work end; returns 0, or 1 if it was cut off."""
-        deadline = monotonic() + self.stop_timeout
+        deadline = self.ended_by = monotonic() + self.stop_timeout
         if self.server is not None:
             self.server.finish()
         # Told only now: the master may then have the kernel refuse what is still in the queue.
@@ -241,9 +255,13 @@ class WorkerProcess:
         self.service.abort()
         return 0 if is_clean or self.is_hurried else 1
 
-    def farewell(self) -> None:
-        self.call("on_worker_stop")
+    def farewell(self, code: int) -> None:
+        """Let user code end what it has begun, after `run`; if that takes too long, exit meanwhile."""
+        limit_farewell(self.ended_by - monotonic(), code)
+        if self.server is not None:  # so `on_worker_start` has been through
+            self.call("on_worker_stop")
         Timer.delete_all()
+        run_exit_functions()
 
     def call(self, name: str) -> None:
         """Call one of the worker's callbacks, if it is set."""

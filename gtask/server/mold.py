@@ -30,6 +30,7 @@ from ..generation import Generation
 from ..logs import log_stream
 from ..process import die_with, set_title
 from .child import become_child_of_master, become_worker_of
+from .farewell import keep_finalizers
 from .forks import Forker
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def _load(
     """The workers by their services' names, with everything imported."""
     _patch()
     _import_early()
-    from .load import load_workers
+    from .load import load_script_workers, load_workers
 
     faulthandler.enable(log_stream())
     with _fresh_sources():
@@ -116,9 +117,7 @@ def _load(
             with forker:
                 loaded = load_workers(generation.settings)
         else:
-            loaded = {worker.name: worker for worker in workers}
-            for worker in loaded.values():
-                worker.load()
+            loaded = load_script_workers(generation.settings, workers)
     sys.stdout.flush()  # or each worker writes it again
     return loaded
 
@@ -127,10 +126,13 @@ def _patch() -> None:
     from gevent import monkey
     from gevent._hub_local import get_hub_if_exists
 
+    from .signals import share_signals
+
     if (hub := get_hub_if_exists()) is not None:
         hub.destroy(destroy_loop=True)  # a script's own: its greenlets shall not run in each worker
     if not monkey.is_module_patched("socket"):  # else a script has done it, its own way
         monkey.patch_all(os=False, signal=False)
+    share_signals()
 
 
 def _import_early() -> None:
@@ -203,7 +205,9 @@ def _rehearse() -> None:
 
 
 def _keep_shared() -> None:
-    """Have no collection of garbage write to the pages that the workers share."""
+    """Have no collection of garbage write to the pages that the workers share, nor the end of one
+    worker remove what all have."""
+    keep_finalizers()
     gc.disable()
     gc.collect()
     gc.freeze()
@@ -281,9 +285,10 @@ class _Mold:
         try:
             become_child_of_master(self._generation, between)
             process = self._processes[request["service"]]
-            title = process.title % request["id"]
+            title = f"gtask: {request['service']} {request['id']} {process.settings.listen}"
             become_worker_of(process.settings, self._generation, title)
             code = process.run(request["id"], request["row"])
+            process.farewell(code)
         except BaseException as error:  # the last edge: nothing may return into the mold's code
             log.exception("worker %s %s has failed", request["service"], request["id"])
             reason = f"{type(error).__name__}: {error}"

@@ -63,6 +63,7 @@ def rehearse() -> None:
         stack.callback(process.reactor.hub.destroy, destroy_loop=True)
         gevent.spawn(_call, process, listener.getsockname())
         process.run(0, 0)
+        process.signals.stop()
         for watcher, _ in process.watchers:
             watcher.stop()
             watcher.close()
