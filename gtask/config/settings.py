@@ -58,10 +58,10 @@ class Settings:
         file: where it was read from; empty for a program's own `run_all`.
     """
 
-    pid_file: str = _setting(values.text, "")
+    pid_file: str = _setting(values.path, "")
     control: str = _setting(values.socket_path, "")
     log_level: str = _setting(values.one_of("debug", "info", "warning", "error"), "info")
-    log_file: str = _setting(values.text, "")
+    log_file: str = _setting(values.path, "")
     log_format: str = _setting(values.one_of("text", "json"), "text")
     stop_timeout: float = _setting(values.seconds, 30.0)
     python_path: tuple[str, ...] = _setting(values.existing_folders, ())
@@ -101,10 +101,18 @@ def make_service(name: str, listen: str | Address, **options: Any) -> ServiceSet
     """
     _refuse_unknown(ServiceSettings, options, f"worker {name}")
     read, wrong = read_values(ServiceSettings, {"listen": listen, **options})
+    wrong += _wrong_name(name)
     wrong += missing_certificates(options)
     if wrong:
         raise ConfigError([f"worker {name}: {one}" for one in wrong])
     return ServiceSettings(name=name, **read)
+
+
+def _wrong_name(name: Any) -> Iterator[str]:
+    try:
+        values.text(name)
+    except BadValue as error:
+        yield f"name: {error}"
 
 
 def _refuse_unknown(kind: type, options: Mapping[str, Any], where: str) -> None:
@@ -137,6 +145,9 @@ def read_values(kind: type, given: Mapping[str, Any]) -> tuple[dict[str, Any], l
 
 def _keys(kind: type) -> dict[str, Field[Any]]:
     return {one.name: one for one in fields(kind) if "read" in one.metadata}
+
+
+KEYS = {*_keys(Settings), *_keys(ServiceSettings)}  # of both tables
 
 
 def _means_default(value: Any, key: Field[Any]) -> bool:

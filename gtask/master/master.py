@@ -33,6 +33,7 @@ from .slots import Plan
 from .sockets import CannotListen, Listener
 from .status import Status
 from .stop import Stop
+from .workdir import WorkingDirectory
 
 log = logging.getLogger("gtask.master")
 
@@ -91,9 +92,10 @@ class Master:
         resources = self._resources
         self._poll.register(resources.signals, select.POLLIN)
         self._chores = Chores(self._roster, self._status, resources.notifier)
-        adopt_orphans()
-        set_title(f"gtask: master {self.settings.file}".rstrip())
         with starting():
+            self._directory = WorkingDirectory(os.environ)
+            adopt_orphans()
+            set_title(f"gtask: master {self.settings.file}".rstrip())
             listeners = resources.open(self.settings, self._watch)
             self._fork_mold(self.settings, listeners)
         for name, _ in resources.listeners.passed:
@@ -269,10 +271,11 @@ class Master:
     # -- start and reload ---------------------------------------------------------------------
 
     def _begin(self, now: float) -> None:
-        """Reload: read the settings again, and fork the mold of a new generation."""
+        """Reload: read the settings again, where they are now, and fork the mold of a new generation."""
         resources, present = self._resources, self._molds[self._change.present]
         resources.notifier.reloading()
         try:
+            self._directory.follow()
             settings = self._load() if self._load is not None else self.settings
             setup_logging(settings)
             if self._is_daemon:

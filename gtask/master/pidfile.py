@@ -19,7 +19,7 @@ class PidFile:
     """
 
     def __init__(self, path: str) -> None:
-        self.path = os.path.abspath(path)
+        self.path = os.path.abspath(path) if path else ""
         self._fd = -1
 
     def take(self) -> None:

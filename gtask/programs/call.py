@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import WORKER_LOST
+from ..streams import open_standard_streams
 from .arguments import HELP, read_arguments, read_json
 from .outcome import CANNOT_CONNECT, DONE, FAILED, stop_printing
 from .progress import ProgressBar
@@ -39,6 +40,7 @@ exit codes:
 
 def main(arguments: list[str] | None = None) -> int:
     """Make the calls; returns the exit code."""
+    open_standard_streams()
     parser = _parser()
     options = parser.parse_args(arguments)
     try:

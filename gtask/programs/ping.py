@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from ..address import Address, parse_address
+from ..streams import open_standard_streams
 from .outcome import CANNOT_CONNECT, DONE, FAILED
 from .tls import add_tls_options, tls_context
 from .version import add_version_option
@@ -37,6 +38,7 @@ with --lvs, for `misc_dynamic` of keepalived:
 
 def main(arguments: list[str] | None = None) -> int:
     """Ask; returns the exit code."""
+    open_standard_streams()
     parser = _parser()
     options = parser.parse_args(arguments)
     try:

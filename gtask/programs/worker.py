@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..config import Settings, find_master, load_settings
 from ..errors import ConfigError
+from ..streams import open_standard_streams
 from . import running
 from .outcome import BAD_CONFIGURATION, DONE, Failure, stop_printing
 from .version import add_version_option
@@ -36,6 +37,7 @@ COMMANDS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code."""
+    open_standard_streams()
     options = _parser().parse_args(arguments)
     try:
         return _run(options)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import math
 import os
 import random
 import signal
@@ -53,6 +54,7 @@ BEAT_SECONDS = 0.25
 CHECK_SECONDS = 1.0  # between checks of limits: memory, idle connections, new siblings
 DRAIN_CHECK_SECONDS = 0.05
 DRAIN_IDLE_SECONDS = 1.0  # what a peer that was told to go may stay silent
+RELOAD_SECONDS = 1.0  # from a HUP to the TERM that belongs to it, at most
 REPORT_CONNECTIONS = 50  # a message to the master
 FAREWELL_SECONDS = 1.5  # of a worker that is told to stop now; the master kills after 2
 FAILED_TO_BOOT = 1
@@ -138,6 +140,7 @@ class WorkerProcess:
         self.signalled = Event()  # TERM or INT came
         self.is_hurried = False
         self.is_reloading = False
+        self.reload_told = -math.inf
         self.asked_to_go = False
         self.ended_by = 0.0  # the moment at which the process ends in any case
         self.max_tasks = self.max_rss = self.next_check = 0.0
@@ -298,10 +301,12 @@ class WorkerProcess:
     # -- signals and timers, in the hub -------------------------------------------------------
 
     def on_term(self) -> None:
+        # A HUP of long ago was a terminal's, which is nothing to us.
+        self.is_reloading = monotonic() - self.reload_told < RELOAD_SECONDS
         self.signalled.set()
 
     def on_hup(self) -> None:
-        self.is_reloading = True  # the master sends TERM right after it
+        self.reload_told = monotonic()  # the master sends TERM right after it
 
     def on_int(self) -> None:
         self.is_hurried = True
