@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import signal
 import sys
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import WORKER_LOST
 from ..streams import open_standard_streams
-from .arguments import HELP, read_arguments, read_json
-from .outcome import CANNOT_CONNECT, DONE, FAILED, stop_printing
+from .arguments import HELP, read_arguments, read_json, seconds, split_words
+from .outcome import CANNOT_CONNECT, DONE, FAILED, print_any_text, stop_printing
 from .progress import ProgressBar
 from .tls import add_tls_options, tls_context
 from .version import add_version_option
@@ -42,15 +41,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Make the calls; returns the exit code."""
     open_standard_streams()
     parser = _parser()
-    options = parser.parse_args(arguments)
+    front, words = split_words(arguments if arguments is not None else sys.argv[1:], parser)
+    options = parser.parse_args(front)
     try:
-        words = options.arguments
         given = read_json(sys.stdin.read()) if words == ["-"] else read_arguments(words)
         client = _client(options)
     except ValueError as error:
         parser.error(str(error))
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # so is a lone surrogate JSON again
+    print_any_text()
     # gevent would report a KeyboardInterrupt on standard error; SystemExit it passes on.
     signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))
     try:
@@ -69,12 +67,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Call a task and print its result as JSON.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=EPILOG,
+        allow_abbrev=False,
     )
     parser.add_argument("url", metavar="URL", help="e.g. text://127.0.0.1:12345, or several by ','")
     parser.add_argument("function", metavar="FUNCTION")
     parser.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="see below")
-    parser.add_argument("--timeout", type=float, metavar="S", help="seconds (60); 0: no limit")
-    parser.add_argument("--connect-timeout", type=float, default=5.0, metavar="S", help="(5)")
+    parser.add_argument("--timeout", type=seconds, metavar="S", help="seconds (60); 0: no limit")
+    parser.add_argument("--connect-timeout", type=seconds, default=5.0, metavar="S", help="(5)")
     parser.add_argument("--retries", type=int, default=0, metavar="N", help="repeat lost calls")
     parser.add_argument("--progress", action="store_true", help="show what the task reports")
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help="call N times")

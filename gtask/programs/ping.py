@@ -15,6 +15,7 @@ from typing import Any
 
 from ..address import Address, parse_address
 from ..streams import open_standard_streams
+from .arguments import seconds
 from .outcome import CANNOT_CONNECT, DONE, FAILED
 from .tls import add_tls_options, tls_context
 from .version import add_version_option
@@ -64,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
     )
     parser.add_argument("url", metavar="URL", help="e.g. text://127.0.0.1:12345")
-    parser.add_argument("--timeout", type=float, default=3.0, metavar="S", help="seconds (3)")
+    parser.add_argument("--timeout", type=seconds, default=3.0, metavar="S", help="seconds (3)")
     parser.add_argument("--json", action="store_true", help="print the whole answer as JSON")
     parser.add_argument("--lvs", action="store_true", help="exit codes for keepalived")
     parser.add_argument(

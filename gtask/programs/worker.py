@@ -18,7 +18,7 @@ from ..config import Settings, find_master, load_settings
 from ..errors import ConfigError
 from ..streams import open_standard_streams
 from . import running
-from .outcome import BAD_CONFIGURATION, DONE, Failure, stop_printing
+from .outcome import BAD_CONFIGURATION, DONE, Failure, print_any_text, stop_printing
 from .version import add_version_option
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     open_standard_streams()
+    print_any_text()
     options = _parser().parse_args(arguments)
     try:
         return _run(options)
