@@ -37,7 +37,8 @@ def split_words(
         action = known.get(word.partition("=")[0])
         if word == "--":
             between = list(rest)
-            front += ["--", *between[: PLACES - places]]
+            if places < PLACES:
+                front += ["--", *between[: PLACES - places]]
             arguments += between[PLACES - places :]
         elif action is not None:
             front.append(word)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from ..config import Settings, find_master, load_settings
 from ..errors import ConfigError
 from ..streams import open_standard_streams
 from . import running
-from .outcome import BAD_CONFIGURATION, DONE, Failure, print_any_text, stop_printing
+from .outcome import BAD_CONFIGURATION, DONE, FAILED, Failure, print_any_text, stop_printing
 from .version import add_version_option
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(failure)
     except BrokenPipeError:
         return stop_printing()
+    except OSError as error:  # no process, descriptor or memory is left
+        return _complain(Failure(FAILED, str(error)))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 
@@ -118,6 +121,8 @@ def _start(settings: Settings, is_daemon: bool) -> int:
     from ..master.master import Master
 
     reporter = None
+    if is_daemon and os.getpid() == 1:
+        raise Failure(FAILED, "-d: a container ends with its process 1, so start it without")
     if is_daemon:
         try:
             setup_logging(settings)

@@ -46,7 +46,7 @@ def limit_farewell(seconds: float, code: int) -> None:
     try:
         native.start_thread(end, ())
     except RuntimeError:  # no thread can be had: the master's patience is the limit
-        log.warning("the end of this process has no time limit of its own", exc_info=True)
+        log.warning("the end of this process has no time limit of its own: no thread can be made")
 
 
 def _log_hang(seconds: float, frame: FrameType | None) -> None:

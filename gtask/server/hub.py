@@ -20,12 +20,19 @@ MAX_CONTEXT = 200  # characters that a log line shows of what has failed
 
 
 def outlive_errors(hub: Any) -> None:
-    """Have `hub`, and with it its process, live on whatever is raised in one of its greenlets."""
+    """Have `hub`, and with it its process, live on whatever is raised in one of its greenlets.
+
+    What libev tells of itself, which has no traceback, is no such thing: it tries again for ever.
+    """
 
     def handle_error(context: Any, kind: Any, error: Any, traceback: Any) -> None:
         if kind is HubDestroyed:
             raise error  # its way to end
-        if not issubclass(kind, GreenletExit):  # else it was killed by somebody
+        if kind is SystemError and traceback is None:
+            hub.handle_system_error(
+                kind, error
+            )  # the kernel refuses what the loop cannot be without
+        elif not issubclass(kind, GreenletExit):  # else it was killed by somebody
             _log(hub, context, kind, error, traceback)
 
     hub.handle_error = handle_error

@@ -15,7 +15,6 @@ import gc
 import importlib
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -32,6 +31,7 @@ from ..process import die_with, set_title
 from .child import become_child_of_master, become_worker_of
 from .farewell import keep_finalizers
 from .forks import Forker
+from .surroundings import prepare_surroundings
 
 if TYPE_CHECKING:
     from ..worker import Worker
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FAILED = 1
+REHEARSAL_DESCRIPTORS = 64  # what it may open, several times over
 MAX_REQUEST_BYTES = 65536
 
 # What a terminal or a manager may send to the whole tree; it is the master's affair.
@@ -166,8 +167,9 @@ def _make_processes(generation: Generation, loaded: dict[str, Worker]) -> dict[s
     from .load import load_certificates
 
     certificates = load_certificates(generation.settings)
-    _raise_descriptor_limit()
-    if generation.listeners and any(worker.served for worker in loaded.values()):
+    descriptors = prepare_surroundings(generation.settings)
+    can_rehearse = generation.listeners and descriptors >= REHEARSAL_DESCRIPTORS
+    if can_rehearse and any(worker.served for worker in loaded.values()):
         _rehearse()
     return {
         settings.name: WorkerProcess(
@@ -182,12 +184,6 @@ def _make_processes(generation: Generation, loaded: dict[str, Worker]) -> dict[s
         for settings in generation.settings.services
         if settings.name in generation.listeners
     }
-
-
-def _raise_descriptor_limit() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _rehearse() -> None:

@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
         ("U F 1 --flag 2 --value -3 -4", "U F --flag --value -3", "1 2 -4"),
         ("U F --value=3 --values=3 --fla", "U F --value=3", "--values=3 --fla"),
         ("--value 3 U --flag F 1", "--value 3 U --flag F", "1"),
-        ("U F -- --flag -h -- 1", "U F --", "--flag -h -- 1"),
+        ("U F -- --flag -h -- 1", "U F", "--flag -h -- 1"),
         ("-- U F --flag", "-- U F", "--flag"),
         ("U -- F --flag", "U -- F", "--flag"),
         ("U F -", "U F", "-"),
