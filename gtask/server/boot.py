@@ -260,11 +260,12 @@ class WorkerProcess:
 
     def farewell(self, code: int) -> None:
         """Let user code end what it has begun, after `run`; if that takes too long, exit meanwhile."""
-        limit_farewell(self.ended_by - monotonic(), code)
+        left = self.ended_by - monotonic()
+        limit_farewell(left, code)
         if self.server is not None:  # so `on_worker_start` has been through
             self.call("on_worker_stop")
         Timer.delete_all()
-        run_exit_functions()
+        run_exit_functions(0.0 if self.is_hurried else left / 2)
 
     def call(self, name: str) -> None:
         """Call one of the worker's callbacks, if it is set."""

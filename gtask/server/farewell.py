@@ -15,6 +15,7 @@ import threading
 import traceback
 import weakref
 from collections.abc import Callable
+from time import monotonic
 from types import FrameType
 from typing import Any
 
@@ -51,16 +52,34 @@ def limit_farewell(seconds: float, code: int) -> None:
 
 def _log_hang(seconds: float, frame: FrameType | None) -> None:
     stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
-    log.error("on_worker_stop and atexit functions have not ended in time:\n%s", stack.rstrip())
+    log.error("the end of the process takes too long, so it is cut off here:\n%s", stack.rstrip())
 
 
-def run_exit_functions() -> None:
-    """Call what threads' and `atexit` functions there are, the last registered first."""
+def run_exit_functions(patience: float) -> None:
+    """Do what Python does when a program ends, in its order.
+
+    That is, let executors finish, wait for threads that are no daemons, call what is registered with
+    `atexit`, the last first.
+
+    Args:
+        patience: seconds that threads are waited for.
+    """
     hooks = getattr(threading, "_threading_atexits", ())  # those of concurrent.futures
     for function in reversed(hooks):
         _call(function)
+    _join_threads(patience)
     sys.unraisablehook = _log_unraisable  # which `atexit` calls with what a function raises
     atexit._run_exitfuncs()
+
+
+def _join_threads(patience: float) -> None:
+    deadline = monotonic() + patience
+    for thread in threading.enumerate():
+        if thread.daemon or thread in (threading.main_thread(), threading.current_thread()):
+            continue
+        thread.join(max(0.0, deadline - monotonic()))
+        if thread.is_alive():
+            log.warning("thread %s is cut off: it is no daemon, and has not ended", thread.name)
 
 
 def _call(function: Callable[[], Any]) -> None:

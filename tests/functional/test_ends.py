@@ -312,7 +312,7 @@ def test_a_forked_child_has_the_defaults(signals):
 # -- the end of a process -------------------------------------------------------------------------
 
 ENDING = """
-import atexit, os, tempfile, time, weakref
+import atexit, os, tempfile, threading, time, weakref
 from concurrent.futures import ThreadPoolExecutor
 from gtask import task
 
@@ -338,6 +338,14 @@ def register():
     atexit.register(note, "task")
     executor.submit(lambda: (time.sleep(0.2), note("executor")))
     own = weakref.finalize(register, note, "finalizer")
+    return os.getpid()
+
+@task
+def thread(seconds, daemon=False):
+    def run():
+        time.sleep(seconds)
+        note("thread")
+    threading.Thread(target=run, daemon=daemon, name="ours").start()
     return os.getpid()
 
 @task
@@ -431,8 +439,28 @@ def test_a_function_that_hangs_costs_a_line(spawn, how: str):
     started = time.monotonic()
     assert worker.stop() == 0
     assert time.monotonic() - started < 3 * SLOWNESS
-    assert "on_worker_stop and atexit functions have not ended in time:" in worker.text
+    assert "the end of the process takes too long, so it is cut off here:" in worker.text
     assert "run_exit_functions" in worker.text
+
+
+def test_threads_that_are_no_daemons_are_waited_for(spawn):
+    worker = spawn(ini(stop_timeout=2), some_tasks=ENDING)
+    worker.expects_traceback = True
+    with worker.peer() as peer:
+        pid = peer.bare("thread", 0.4)
+        peer.bare("thread", 0.8, True)
+    assert worker.stop() == 0
+    assert noted(worker)[pid] == ["thread", "import"]
+
+
+def test_but_not_for_ever(spawn):
+    worker = spawn(ini(stop_timeout=2), some_tasks=ENDING)
+    worker.expects_traceback = True
+    with worker.peer() as peer:
+        pid = peer.bare("thread", 600)
+    assert worker.stop() == 0
+    assert noted(worker)[pid] == ["import"]
+    assert "thread ours is cut off" in worker.text
 
 
 def test_a_process_that_cannot_start_ends_in_order_too(spawn):
