@@ -88,10 +88,10 @@ def parse_settings(text: str, file: str = "") -> Settings:
 def _swallowed(keys: dict[str, str]) -> Iterator[str]:
     """Lines that were meant to be keys, but are indented, and so go on with the value before."""
     for key, value in keys.items():
-        for line in value.split("\n")[1:]:
+        for line in value.split("\n"):
             name, equals, _ = map(str.strip, line.partition("="))
             if equals and name in KEYS:
-                yield f"{key}: goes on with {line!r}, which is indented; is it a key of its own?"
+                yield f"{key}: holds {line!r}; if that is a key, it must not be indented"
 
 
 def read_sections(text: str, file: str, problems: list[str]) -> dict[str, dict[str, str]]:

@@ -157,11 +157,19 @@ class _UserHandler:
 
     def _throw(self, number: int, error: BaseException) -> None:
         """Raise `error` in who has set the handler, and waits; in the hub."""
-        context = self._greenlet.gr_context
-        if context is not None and context.get(_owner) is self._token and not self._greenlet.dead:
+        if self._is_still_there():
             self._greenlet.throw(error)
         else:
             _log(number, error)
+
+    def _is_still_there(self) -> bool:
+        """What has set it has not ended; its greenlet may be another call's by now."""
+        try:
+            context = self._greenlet.gr_context
+        except ValueError:  # it is parked in compiled code, where there is no Python frame
+            return False
+        is_its = context is not None and context.get(_owner) is self._token
+        return is_its and not self._greenlet.dead
 
 
 def _log(number: int, error: BaseException) -> None:
