@@ -80,8 +80,8 @@ class Service(Protocol):
     def accept(self, socket: Any, address: Any, tls: TlsFilter | None = None) -> None:
         """Serve the peer on `socket`; hub only."""
 
-    def poll(self) -> None:
-        """Serve what has come already, before the loop turns."""
+    def serve_newest(self) -> None:
+        """Serve what has come already on the connection that was accepted last."""
 
     def after_fork_in_child(self) -> None:
         """User code has forked this process off: leave the connections to the worker."""
@@ -134,15 +134,16 @@ class WorkerProcess:
         self.settings = settings
         self.events = events
         self.stop_timeout = stop_timeout
-        self.stats = WorkerStats(scoreboard)
+        is_single = bool(worker.served) and settings.concurrency == 1
+        self.stats = WorkerStats(scoreboard, runs_one_at_a_time=is_single)
         self.reactor = current_reactor()
         self.row = self.pid = 0
         self.signalled = Event()  # TERM or INT came
         self.is_hurried = False
         self.is_reloading = False
         self.reload_told = -math.inf
-        self.asked_to_go = False
         self.ended_by = 0.0  # the moment at which the process ends in any case
+        self.is_told_ready = self.asked_to_go = False  # by messages that the master has taken
         self.max_tasks = self.max_rss = self.next_check = 0.0
         self.tls = tls
         loop = self.reactor.loop
@@ -164,7 +165,7 @@ class WorkerProcess:
             self.stats,
             self.is_full,
             siblings=settings.count,
-            is_strict=bool(worker.served) and settings.concurrency == 1,
+            is_strict=is_single,
         )
         self.listener = listener
         self.service = self.make_service()
@@ -234,11 +235,11 @@ class WorkerProcess:
         if self.worker.on_worker_start is not None:
             self.worker.on_worker_start(self.worker)
         self.server = self.service.make_server(self.listener)
-        self.server.share(self.accept, self.fairness, self.service.poll)
+        self.server.share(self.accept, self.fairness, self.service.serve_newest)
         self.server.start()
         self.stats.state(State.READY)
         self.fairness.refresh()
-        self.tell_master("ready")
+        self.is_told_ready = self.tell_master("ready")
 
     def drain(self) -> int:
         """Accept no more, let running work end; returns 0, or 1 if it was cut off."""
@@ -288,9 +289,15 @@ class WorkerProcess:
             log.debug("refused %s", format_address(address))
             client.close()
             return
+        before = self.stats.connections
         self.stats.accepted()
-        tls = TlsFilter(self.tls, server_side=True) if self.tls is not None else None
-        self.service.accept(client, address, tls)
+        try:
+            tls = TlsFilter(self.tls, server_side=True) if self.tls is not None else None
+            self.service.accept(client, address, tls)
+        except BaseException:
+            if self.stats.connections > before:  # the service has not counted it out itself
+                self.stats.closed(0, 0)
+            raise
 
     def is_allowed(self, address: Any) -> bool:
         if not isinstance(address, tuple):
@@ -340,6 +347,8 @@ class WorkerProcess:
         if now < self.next_check or self.signalled.is_set():
             return
         self.next_check = now + CHECK_SECONDS
+        if not self.is_told_ready:
+            self.is_told_ready = self.tell_master("ready")
         self.fairness.refresh()
         if self.settings.idle_timeout:
             self.service.close_idle(self.settings.idle_timeout)
@@ -351,15 +360,17 @@ class WorkerProcess:
     def ask_to_go(self, reason: str) -> None:
         """Ask for a replacement; the master drains us when that is up."""
         if not self.asked_to_go:
-            self.asked_to_go = True
-            self.tell_master("recycle", reason=reason)
+            self.asked_to_go = self.tell_master("recycle", reason=reason)
 
-    def tell_master(self, event: str, **details: Any) -> None:
+    def tell_master(self, event: str, **details: Any) -> bool:
+        """Send a message without waiting; False if the master takes none now, or has gone."""
         message = {"event": event, "row": self.row, "pid": os.getpid(), **details}
         try:
             self.events.send(ujson.dumps(message).encode(), socket.MSG_DONTWAIT)
-        except OSError:  # the master has gone, and so shall we, soon
+        except OSError:
             log.debug("cannot tell the master of %r", event)
+            return False
+        return True
 
 
 def _with_jitter(limit: float) -> float:

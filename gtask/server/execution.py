@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import Any, Protocol
 
@@ -120,7 +121,7 @@ class Batch:
 
 def failure_of(call: Execution, error: BaseException) -> TaskError:
     """What a caller is told of an exception; the traceback goes to the log."""
-    log.error("task %r failed", call, exc_info=error)
+    log_error("task %r failed", call, error=error)
     try:
         message = str(error)
     except BaseException:  # a user's own __str__
@@ -128,3 +129,13 @@ def failure_of(call: Execution, error: BaseException) -> TaskError:
     name = type(error).__name__
     data = {"type": name, "message": message}
     return TaskFailed(f"{name}: {message}" if message else name, data)
+
+
+def log_error(message: str, *args: Any, error: BaseException | None = None) -> None:
+    """Log what happened in a task's greenlet, which goes on whatever becomes of that.
+
+    A handler of the user's may raise; and where it waits, for a network perhaps, the end of the
+    task may be raised in it.
+    """
+    with contextlib.suppress(BaseException):
+        log.error(message, *args, exc_info=error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextvars import Context
 from typing import Any
@@ -11,9 +10,7 @@ from greenlet import getcurrent, greenlet
 
 from ..binding import TaskFunction
 from ..tasks import running_task
-from .execution import Execution
-
-log = logging.getLogger("gtask.tasks")
+from .execution import Execution, log_error
 
 MAX_PARKED = 128  # each holds about 20 kB
 
@@ -91,8 +88,8 @@ class TaskGreenlet:
         while True:
             try:
                 work(self)
-            except BaseException:  # the edge: a kill that came between two calls, or our bug
-                log.exception("%r was cut off", self)
+            except BaseException as error:  # the edge: a kill between two calls, or our bug
+                log_error("%r was cut off", self, error=error)
             self.is_parked = True
             if len(parked) >= MAX_PARKED:
                 return
