@@ -23,8 +23,7 @@ def _original(module: Any, name: str) -> Any:
 
 
 if TYPE_CHECKING:
-    from _thread import _local as local
-    from _thread import get_ident as thread_id
+    import threading
     from os import fork as fork
     from os import waitpid as waitpid
     from select import epoll as epoll
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
     from socket import getaddrinfo as getaddrinfo
     from socket import socket as socket
     from time import sleep as sleep
+
+    local, thread_id, RLock = _thread._local, _thread.get_ident, threading._RLock
 else:
     import socket as _socket_module
 
@@ -45,6 +46,7 @@ else:
     getaddrinfo = _original(_socket_module, "getaddrinfo")
     sleep = _original(time, "sleep")
     local = _original(_thread, "_local")  # of a thread; the patched one is of a greenlet
+    RLock = _original(_thread, "RLock")  # the patched one does not work between threads
     thread_id = _original(_thread, "get_ident")  # the patched one tells greenlets apart
 
 

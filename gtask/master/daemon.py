@@ -9,7 +9,7 @@ import sys
 from typing import NoReturn
 
 from .. import native
-from ..logs import log_stream
+from ..logs.setup import log_descriptor
 
 
 class Reporter:
@@ -79,8 +79,8 @@ def redirect_output() -> None:
     """Read from nowhere; what is written to the terminal goes into the log file, if there is one."""
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
-    stream = log_stream()
-    log_fd = null if stream is sys.stderr else stream.fileno()
+    log = log_descriptor()
+    log_fd = null if log is None else log
     sys.stdout.flush()
     os.dup2(log_fd, 1)
     os.dup2(log_fd, 2)

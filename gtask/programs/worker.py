@@ -110,7 +110,7 @@ def _complain(failure: Failure) -> int:
 
 
 def _start(settings: Settings, is_daemon: bool) -> int:
-    from ..logs import setup_logging
+    from ..logs.setup import setup_logging
     from ..master.daemon import daemonize
     from ..master.master import Master
 
@@ -140,7 +140,7 @@ def _start_mold(generation: Generation) -> int:
 
 
 def _check(settings: Settings) -> int:
-    from ..logs import setup_logging
+    from ..logs.setup import setup_logging
     from ..master.molds import try_load
 
     with contextlib.suppress(OSError):
