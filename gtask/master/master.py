@@ -18,7 +18,8 @@ from typing import Any
 from .. import native
 from ..config import Settings
 from ..errors import ConfigError
-from ..logs import setup_logging
+from ..logs.loggers import get_logger
+from ..logs.setup import flush_log, setup_logging
 from ..process import adopt_orphans, set_title
 from . import actions
 from .change import Change
@@ -34,7 +35,9 @@ from .sockets import CannotListen, Listener
 from .status import Status
 from .stop import Stop
 
-log = logging.getLogger("gtask.master")
+log = get_logger("gtask.master")
+
+LOG_SECONDS = 1.0  # what the end may wait for the reader of standard error
 
 
 class Master:
@@ -85,6 +88,7 @@ class Master:
             self._report_failure(error.code, str(error))
         finally:
             self._resources.close()
+            flush_log(LOG_SECONDS)
         return self._stop.exit_code
 
     def _start(self) -> None:
@@ -130,6 +134,7 @@ class Master:
         self._perform_all(self._roster.decide(now), now)
         self._watch_progress(now)
         self._operators.finish_surveys(now)
+        flush_log()
 
     def _wait_seconds(self) -> float:
         now = monotonic()
@@ -199,14 +204,24 @@ class Master:
         """A child has ended: a worker, a mold, or an orphan that one of them has left to us."""
         process = self._roster.find(pid)
         if process is not None:
+            of = self._molds[process.generation].stacks
             self._status.ended(process)
             self._roster.exited(pid, status, now)
+            self._log_stacks(
+                f"{process.name} ({pid})", status, of.take(process.service, process.row)
+            )
         mold = self._molds.ended(pid)
         if mold is not None:
             self._roster.mold_lost(mold.number, now)
             how = describe_exit(status)
             self._perform_all(self._change.mold_ended(mold.number, how, now), now)
+            self._log_stacks(f"mold {mold.number} ({pid})", status, mold.stacks.take_mold())
         self._forget_generations()
+
+    def _log_stacks(self, name: str, status: int, stacks: str) -> None:
+        """Log what a process has written when it died of a fault, or was killed as it was stuck."""
+        if stacks:
+            log.log(logging.ERROR, "%s: %s; its stacks", name, describe_exit(status), stacks=stacks)
 
     def _forget_generations(self) -> None:
         needed = {each.generation for each in self._roster.processes}
@@ -215,7 +230,7 @@ class Master:
         ):
             with contextlib.suppress(KeyError):  # when it has hung up already
                 self._poll.unregister(mold.channel)
-            mold.channel.close()
+            mold.close()
 
     # -- what follows -------------------------------------------------------------------------
 
@@ -309,16 +324,16 @@ class Master:
         self._roster.stop_timeout = settings.stop_timeout
 
     def _complain(self, problems: tuple[str, ...]) -> None:
-        log.error("reload failed, the previous code goes on: %s", "; ".join(problems))
         self._resources.notifier.ready(f"Reload failed: {problems[0]}")
+        log.error("reload failed, the previous code goes on: %s", "; ".join(problems))
 
     def _complete(self, mold: Mold) -> None:
         self._resources.listeners.keep(mold.listeners)
+        self._resources.notifier.ready(self._status.summary())
         for name, listener in mold.listeners.items():
             count = self._roster.plans[name].count
             workers = "1 worker" if count == 1 else f"{count} workers"
             log.info("%s ready: %s, %s", name, listener.bound, workers)
-        self._resources.notifier.ready(self._status.summary())
         self._reporter.report(0, "")
 
     # -- stop ---------------------------------------------------------------------------------
