@@ -8,7 +8,6 @@ of its calls whether the kernel had taken the whole line: only then can the serv
 from __future__ import annotations
 
 import _socket
-import logging
 import random
 from collections.abc import Callable
 from enum import IntEnum
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..address import Address
 from ..errors import Draining, InternalError, ProtocolError, TaskError
+from ..logs.loggers import get_logger
 from ..net.connector import Connector
 from ..net.stream import State, Stream
 from ..protocols.jsontext import loads
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .calls import Call
     from .endpoint import Endpoint
 
-log = logging.getLogger("gtask.client")
+log = get_logger("gtask.client")
 
 # A host that vanished without a word is noticed within about a minute, also when nothing is sent.
 _KEEPALIVE = (
@@ -224,10 +224,10 @@ class Channel(Stream):
             self._connector = None
         self._stop_timer()
         stage, self.stage = self.stage, Stage.GONE
-        log.debug("%r ended: %s", self, reason)
         self._endpoint.lost(self, stage, reason)
         if self.outstanding:
             self._board.channel_lost(self, reason)
+        log.debug("%r ended: %s", self, reason)
 
     def _start_timer(self, seconds: float, function: Callable[[], None]) -> None:
         self._stop_timer()

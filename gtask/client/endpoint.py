@@ -5,17 +5,18 @@ up ── no connection could be made ──► down ── after a while ──
 
 from __future__ import annotations
 
-import logging
 import random
 from typing import TYPE_CHECKING, Any
 
 from ..address import Address
+from ..logs.loggers import get_logger
+from ..printable import printable
 from .channels import BareChannel, Channel, RpcChannel, Stage
 
 if TYPE_CHECKING:
     from .switchboard import Switchboard
 
-log = logging.getLogger("gtask.client")
+log = get_logger("gtask.client")
 
 FIRST_PAUSE = 0.1  # seconds after the first failure; doubled with each further one
 MAX_PAUSE = 10.0
@@ -102,10 +103,10 @@ class Endpoint:
         if self._timer is None and not self.board.is_closed:
             pause = min(MAX_PAUSE, FIRST_PAUSE * 2.0 ** min(self.failures, 16))
             self.failures += 1
-            log.info("%s: %s; next try in about %.1f s", self.address, why, pause)
             self._timer = self.board.reactor.loop.timer(pause * random.uniform(0.5, 1.0))
             self._timer.start(self._try_again, update=True)
             self.board.endpoint_failed()
+            log.info("%s: %s; next try in about %.1f s", self.address, printable(why), pause)
 
     def _try_again(self) -> None:
         self.close()

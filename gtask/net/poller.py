@@ -11,7 +11,6 @@ also holds registrations: an edge told of a stream that is closed is nobody's, o
 
 from __future__ import annotations
 
-import logging
 from _socket import AF_UNIX
 from collections.abc import Callable
 from typing import Any, Final
@@ -19,9 +18,10 @@ from typing import Any, Final
 from gevent import monkey
 
 from ..compiled import mypyc_attr
+from ..logs.loggers import get_logger
 from .stream import OPEN, READ, READ_BYTES, Stream
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 MOST: Final = 128  # streams that are read before they are served
 
@@ -84,9 +84,9 @@ class Poller:
                 continue
             try:
                 stream._may_read(events)
-            except BaseException:  # the others' edges must not be lost with it
-                log.exception("reading failed")
+            except BaseException as error:  # the others' edges must not be lost with it
                 stream._abort("reading failed")
+                log.error("reading failed", exc_info=error)
         try:
             self._serve()
         except BaseException:  # gevent stops a watcher whose callback raises

@@ -12,7 +12,6 @@ follows is a reload's), INT (stop now) and USR2 (report connections).
 from __future__ import annotations
 
 import ipaddress
-import logging
 import os
 import random
 import signal
@@ -26,6 +25,8 @@ import ujson
 from gevent.event import Event
 
 from ..address import format_address
+from ..logs.loggers import get_logger
+from ..logs.setup import flush_log
 from ..net.reactor import current_reactor
 from ..net.timer import Timer
 from ..process import resident_bytes
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from ..config import ServiceSettings
     from ..worker import Worker
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 BEAT_SECONDS = 0.25
 CHECK_SECONDS = 1.0  # between checks of limits: memory, idle connections, new siblings
@@ -192,8 +193,8 @@ class WorkerProcess:
         try:
             self.boot(worker_id, row)
         except BaseException as error:  # the edge: on_worker_start is user code
-            log.error("worker %s %d cannot start", self.worker.name, worker_id, exc_info=error)
             self.tell_master("failed", reason=describe(error))
+            log.error("worker %s %d cannot start", self.worker.name, worker_id, exc_info=error)
             return FAILED_TO_BOOT
         self.signalled.wait()
         if self.is_reloading:
@@ -263,8 +264,8 @@ class WorkerProcess:
         """Take up a connection, if its network may connect; runs in the hub."""
         if self.settings.allow and not self.is_allowed(address):
             self.stats.refused()
-            log.debug("refused %s", format_address(address))
             client.close()
+            log.debug("refused %s", format_address(address))
             return
         self.stats.accepted()
         tls = TlsFilter(self.tls, server_side=True) if self.tls is not None else None
@@ -312,6 +313,7 @@ class WorkerProcess:
     def beat(self) -> None:
         """Tell the master that the loop turns, and check the limits now and then."""
         self.stats.beat(*self.service.oldest())
+        flush_log()
         now = monotonic()
         if now < self.next_check or self.signalled.is_set():
             return

@@ -9,7 +9,6 @@ the next greenlet. Only frames of JSON-RPC calls are run beside each other.
 
 from __future__ import annotations
 
-import logging
 from time import monotonic
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from greenlet import GreenletExit
 
 from ..binding import TaskFunction
 from ..errors import BadArguments, InternalError, ProtocolError, TaskError, TaskFailed, TaskTimeout
+from ..logs.loggers import get_logger
 from ..net.stream import OPEN
 from ..protocols.jsontext import dumps, loads
 from ..protocols.messages import (
@@ -35,7 +35,7 @@ from .execution import Batch, Execution, failure_of
 from .pace import MAX_OUTSTANDING, PacedConnection
 from .task_greenlet import TaskGreenlet
 
-log = logging.getLogger("gtask.tasks")
+log = get_logger("gtask.tasks")
 
 ROUND_SECONDS: Final = 0.005  # what one connection may take before others have theirs
 CORK_SECONDS: Final = 0.001  # what a reply may wait for the next one
@@ -226,8 +226,8 @@ class TaskConnection(PacedConnection):
         self.engine.stats.failed()
         failure: TaskError
         if isinstance(error, InternalError):
-            log.error("task %r: %s", call, error.message)
             failure = error
+            log.error("task %r: %s", call, error.message)
         elif call.is_answered and isinstance(error, TaskTimeout | GreenletExit):
             failure = TaskFailed()  # it ended as it was told to
         else:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Protocol
 
 from ..binding import TaskFunction
 from ..errors import TaskError, TaskFailed
+from ..logs.loggers import get_logger
+from ..printable import printable
 from ..protocols.messages import Call, notification
 
-log = logging.getLogger("gtask.tasks")
+log = get_logger("gtask.tasks")
 
 
 class CallerConnection(Protocol):
@@ -68,7 +69,7 @@ class Execution(Call):
     task: TaskFunction
 
     def __repr__(self) -> str:
-        return f"{self.function} id={self.id} of {self.connection.peer}"
+        return f"{self.function} id={printable(self.id)} of {self.connection.peer}"
 
     @property
     def peer(self) -> str:
@@ -120,11 +121,12 @@ class Batch:
 
 def failure_of(call: Execution, error: BaseException) -> TaskError:
     """What a caller is told of an exception; the traceback goes to the log."""
-    log.error("task %r failed", call, exc_info=error)
     try:
         message = str(error)
     except BaseException:  # a user's own __str__
         message = ""
     name = type(error).__name__
     data = {"type": name, "message": message}
-    return TaskFailed(f"{name}: {message}" if message else name, data)
+    failure = TaskFailed(f"{name}: {message}" if message else name, data)
+    log.error("task %r failed", call, exc_info=error)
+    return failure

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from time import monotonic
 from typing import Any
 
+from ..logs.loggers import get_logger
 from ..net.poller import Poller
 from .dispatch import TaskConnection
 from .engine import Engine
 from .shared_listener import TextServer
 
-log = logging.getLogger("gtask.tasks")
+log = get_logger("gtask.tasks")
 
 
 class TaskService:

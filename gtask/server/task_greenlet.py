@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextvars import Context
 from typing import Any
@@ -10,10 +9,11 @@ from typing import Any
 from greenlet import getcurrent, greenlet
 
 from ..binding import TaskFunction
+from ..logs.loggers import get_logger
 from ..tasks import running_task
 from .execution import Execution
 
-log = logging.getLogger("gtask.tasks")
+log = get_logger("gtask.tasks")
 
 MAX_PARKED = 128  # each holds about 20 kB
 
