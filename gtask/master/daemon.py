@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from .. import native
 from ..logs.setup import log_descriptor
+from ..printable import printable_text
 
 
 class Reporter:
@@ -72,7 +73,7 @@ def _end_with(outcome: int) -> NoReturn:
 def _print(code: int, text: str) -> None:
     if text:  # problems of the configuration begin with the file's name
         prefix = "" if code == os.EX_CONFIG else "gtask-worker: "
-        print(prefix + text, file=sys.stderr, flush=True)
+        print(prefix + printable_text(text), file=sys.stderr, flush=True)
 
 
 def redirect_output() -> None:

@@ -347,10 +347,12 @@ class Master:
         self._perform_all(self._change.stop(), now)
 
     def _report_failure(self, code: int, reason: str) -> None:
-        """Report, on the terminal and in a log file, why it does not run."""
-        if self.settings.log_file:
-            log.error("%s", reason)
-        self._reporter.report(code, reason)
+        """Report, on the terminal and in the log, why it does not run; where they are one, once."""
+        is_json = self.settings.log_format == "json"
+        if self.settings.log_file or is_json:
+            log.error("%s", reason.replace("\n", "; "))
+        is_told = is_json and not self.settings.log_file and not self._is_daemon
+        self._reporter.report(code, "" if is_told else reason)
 
 
 def _reap() -> list[tuple[int, int]]:

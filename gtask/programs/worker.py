@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING
 
 from ..config import Settings, find_master, load_settings
 from ..errors import ConfigError
+from ..printable import printable
 from . import running
 from .outcome import BAD_CONFIGURATION, DONE, Failure, stop_printing
 from .version import add_version_option
 
 if TYPE_CHECKING:
     from ..generation import Generation
+
+LINE_CHARACTERS = 4000
 
 COMMANDS = {
     "start": "run the services, in the foreground unless -d is given",
@@ -105,7 +108,7 @@ def _complain(failure: Failure) -> int:
     """Say why; what is wrong with a file begins with its name, all else with ours."""
     prefix = "" if failure.code == BAD_CONFIGURATION else "gtask-worker: "
     for line in failure.lines:
-        print(prefix + line, file=sys.stderr)
+        print(prefix + printable(line, LINE_CHARACTERS), file=sys.stderr)
     return failure.code
 
 
