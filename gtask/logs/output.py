@@ -109,7 +109,7 @@ class Output:
             self._is_sending = False
 
     def _send_one(self) -> bool:
-        """Write the first line that is kept; False if that has to wait."""
+        """Write the first line that is kept; False if nothing more can be written now."""
         if self.lost and not self._telling and not self._is_begun:
             self._keep_first(self.tell_lost(self.lost))
             self._telling, self.lost = self.lost, 0
@@ -119,8 +119,9 @@ class Output:
         except BlockingIOError:
             return False
         except OSError:
-            self._drop()
-            return True
+            while self._kept:
+                self._drop()
+            return False
         self._kept_bytes -= sent
         self._is_begun = sent < len(line)
         if self._is_begun:
