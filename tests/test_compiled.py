@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 
 import gtask
-from gtask.compiled import LIBRARY, MODULES, SUFFIX
+from gtask.compiled import MODULES, SUFFIX, group
 
 from .support.spawn import ROOT
+
+LIBRARY = f"{group(str(ROOT / 'gtask'))}__mypyc{SUFFIX}"
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / "gtask", tmp_path / "gtask")
-    shutil.copy(ROOT / "setup.cfg", tmp_path)
     assert (tmp_path / "gtask" / LIBRARY).exists(), "bin/test compiles gtask"
     return tmp_path
 
@@ -58,16 +59,27 @@ def test_sources_on_demand(checkout):
     assert compiled_in(checkout, GTASK_PURE="1") == set()
 
 
+@pytest.mark.parametrize("pure", ["", "0"])
+def test_no_demand(checkout, pure):
+    assert compiled_in(checkout, GTASK_PURE=pure) == set(MODULES)
+
+
 def test_an_edited_source_has_all_sources_run(checkout):
-    soon = time.time() + 10
-    os.utime(checkout / "gtask/protocols/text.py", (soon, soon))
+    with (checkout / "gtask/protocols/text.py").open("a") as file:
+        file.write("# edited\n")
     assert compiled_in(checkout) == set()
 
 
-def test_where_it_is_installed_times_tell_nothing(checkout):
-    (checkout / "setup.cfg").unlink()
-    soon = time.time() + 10
-    os.utime(checkout / "gtask/protocols/text.py", (soon, soon))
+def test_times_tell_nothing(checkout):
+    """A copy of a checkout, as one made for a container, may have any."""
+    for age in (-10, 10):
+        then = time.time() + age
+        os.utime(checkout / "gtask/protocols/text.py", (then, then))
+        assert compiled_in(checkout) == set(MODULES)
+
+
+def test_without_sources_there_is_nothing_else(checkout):
+    (checkout / "gtask/protocols/text.py").unlink()
     assert compiled_in(checkout) == set(MODULES)
 
 

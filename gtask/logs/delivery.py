@@ -91,11 +91,14 @@ def handlers_of(logger: logging.Logger) -> list[logging.Handler]:
 def complain(where: str, error: BaseException) -> None:
     """Tell, once for each kind, that something of the user's has failed for a record."""
     kind = f"{where}: {type(error).__name__}"
-    if kind in _complaints or len(_complaints) >= _MOST_COMPLAINTS:
-        return
-    _complaints.add(kind)
-    message = "%s has failed for a record; told once"
-    record = make_record("gtask.logs", logging.ERROR, message, (where,), error)
+    if kind not in _complaints and len(_complaints) < _MOST_COMPLAINTS:
+        _complaints.add(kind)
+        tell("%s has failed for a record; told once", where, exc_info=error)
+
+
+def tell(message: str, *args: object, exc_info: object = None) -> None:
+    """Log something about the log itself, by our own handler alone."""
+    record = make_record("gtask.logs", logging.ERROR, message, args, exc_info)
     (own_handler() or _last_resort).emit(record)
 
 

@@ -5,18 +5,22 @@ A hook that a user's module has set is left alone.
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import warnings
 from types import TracebackType
 from typing import Any, TextIO
 
+from .delivery import tell
+from .handler import own_handler
 from .loggers import get_logger
 
 log = get_logger("gtask.uncaught")
 warnings_log = get_logger("py.warnings")  # the name that `logging.captureWarnings` uses
 
 _show = warnings.showwarning
+_handle_error = logging.Handler.handleError
 
 
 def install_hooks() -> None:
@@ -27,6 +31,8 @@ def install_hooks() -> None:
         threading.excepthook = _uncaught_in_thread
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = _unraisable
+    if logging.Handler.handleError is _handle_error:
+        logging.Handler.handleError = _cannot_handle  # type: ignore[assignment,method-assign]
     if getattr(warnings.showwarning, "__module__", "") == "warnings":
         warnings.showwarning = _warned
 
@@ -51,6 +57,15 @@ def _unraisable(args: Any) -> None:
     what = args.err_msg or "an exception cannot be raised"
     given = (args.exc_type, args.exc_value, args.exc_traceback)
     log.error("%s: %r", what, args.object, exc_info=given)
+
+
+def _cannot_handle(handler: logging.Handler, record: logging.LogRecord) -> None:
+    """What a handler of the user's calls when it has failed; Python would print a traceback."""
+    if own_handler() is None:
+        _handle_error(handler, record)
+    else:
+        what = "%s cannot handle the record %r of %s"
+        tell(what, type(handler).__name__, record.msg, record.name, exc_info=True)
 
 
 def _warned(

@@ -20,12 +20,9 @@ import gevent
 from greenlet import getcurrent, greenlet
 
 from .. import native
-from ..logs.delivery import complain, defer_by
+from ..logs.delivery import complain, defer_by, tell
 from ..logs.formats import exception_text
 from ..logs.handler import own_handler
-from ..logs.loggers import get_logger
-
-log = get_logger("gtask.logs")
 
 MOST_RECORDS = 10_000  # that wait for the handlers; beyond that the oldest are dropped
 MOST_CHARACTERS = 8_000_000  # of their messages and tracebacks
@@ -84,7 +81,7 @@ class LogQueue:
             while self._is_awake and time.monotonic() < end:
                 gevent.sleep(STEP_SECONDS)
         if self._entries:
-            log.error("%d records were not taken by the log's handlers in time", len(self._entries))
+            tell("%d records were not taken by the log's handlers in time", len(self._entries))
 
     def forget(self) -> None:
         """This is a forked child: what waits is its parent's."""
@@ -94,7 +91,7 @@ class LogQueue:
         self._taken(self._entries.popleft())
         self._dropped += 1
         if self._dropped == 1:
-            log.error("a handler of the log takes too long: records for it are dropped")
+            tell("a handler of the log takes too long: records for it are dropped")
 
     def _taken(self, entry: _Entry) -> None:
         self._size -= entry.size
@@ -126,7 +123,7 @@ class LogQueue:
                 complain("a handler of the log", error)
             if self._dropped and not self._entries:
                 dropped, self._dropped = self._dropped, 0
-                log.error("%d records for handlers of the log were dropped", dropped)
+                tell("%d records for handlers of the log were dropped", dropped)
         self._is_awake = False
         if self._entries:  # another thread has put one in just now
             self._is_awake = True
@@ -148,6 +145,7 @@ def take_all(hub: Any) -> None:
     global _of_process
     _of_process = LogQueue(hub)
     defer_by(_later)
+    atexit.unregister(flush_queue)  # `finish_log` is what ends a worker
 
 
 def flush_queue(seconds: float) -> None:
@@ -161,16 +159,17 @@ def finish_log(seconds: float) -> None:
     """This process ends: give handlers what they have not had, and close them.
 
     Args:
-        seconds: what each of that may take.
+        seconds: what that may take.
     """
+    end = time.monotonic() + seconds
     try:
         flush_queue(seconds)
-        with gevent.Timeout(seconds):
+        with gevent.Timeout(max(STEP_SECONDS, end - time.monotonic())):
             logging.shutdown()
     except BaseException as error:  # what a handler of the user's has raised
         complain("a handler of the log, at its end,", error)
     if (own := own_handler()) is not None:
-        own.output.flush(seconds)
+        own.output.flush(max(STEP_SECONDS, end - time.monotonic()))
 
 
 def _later(record: logging.LogRecord, hand_out: Callable[[], None]) -> bool:

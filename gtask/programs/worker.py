@@ -113,10 +113,12 @@ def _complain(failure: Failure) -> int:
 
 
 def _start(settings: Settings, is_daemon: bool) -> int:
+    from ..logs.hooks import install_hooks
     from ..logs.setup import setup_logging
     from ..master.daemon import daemonize
     from ..master.master import Master
 
+    install_hooks()
     reporter = None
     if is_daemon:
         try:

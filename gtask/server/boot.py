@@ -134,7 +134,7 @@ class WorkerProcess:
         self.signalled = Event()  # TERM or INT came
         self.is_hurried = False
         self.is_reloading = False
-        self.asked_to_go = False
+        self.is_told_ready = self.asked_to_go = False  # by messages that the master has taken
         self.max_tasks = self.max_rss = self.next_check = 0.0
         self.title = f"gtask: {settings.name} %d {settings.listen}"
         self.tls = tls
@@ -222,7 +222,7 @@ class WorkerProcess:
         self.server.start()
         self.stats.state(State.READY)
         self.fairness.refresh()
-        self.tell_master("ready")
+        self.is_told_ready = self.tell_master("ready")
 
     def drain(self) -> int:
         """Accept no more, let running work end; returns 0, or 1 if it was cut off."""
@@ -267,9 +267,15 @@ class WorkerProcess:
             client.close()
             log.debug("refused %s", format_address(address))
             return
+        before = self.stats.connections
         self.stats.accepted()
-        tls = TlsFilter(self.tls, server_side=True) if self.tls is not None else None
-        self.service.accept(client, address, tls)
+        try:
+            tls = TlsFilter(self.tls, server_side=True) if self.tls is not None else None
+            self.service.accept(client, address, tls)
+        except BaseException:
+            if self.stats.connections > before:  # the service has not counted it out itself
+                self.stats.closed(0, 0)
+            raise
 
     def is_allowed(self, address: Any) -> bool:
         if not isinstance(address, tuple):
@@ -318,6 +324,8 @@ class WorkerProcess:
         if now < self.next_check or self.signalled.is_set():
             return
         self.next_check = now + CHECK_SECONDS
+        if not self.is_told_ready:
+            self.is_told_ready = self.tell_master("ready")
         self.fairness.refresh()
         if self.settings.idle_timeout:
             self.service.close_idle(self.settings.idle_timeout)
@@ -329,15 +337,17 @@ class WorkerProcess:
     def ask_to_go(self, reason: str) -> None:
         """Ask for a replacement; the master drains us when that is up."""
         if not self.asked_to_go:
-            self.asked_to_go = True
-            self.tell_master("recycle", reason=reason)
+            self.asked_to_go = self.tell_master("recycle", reason=reason)
 
-    def tell_master(self, event: str, **details: Any) -> None:
+    def tell_master(self, event: str, **details: Any) -> bool:
+        """Send a message without waiting; False if the master takes none now, or has gone."""
         message = {"event": event, "row": self.row, "pid": os.getpid(), **details}
         try:
             self.events.send(ujson.dumps(message).encode(), socket.MSG_DONTWAIT)
-        except OSError:  # the master has gone, and so shall we, soon
+        except OSError:
             log.debug("cannot tell the master of %r", event)
+            return False
+        return True
 
 
 def _with_jitter(limit: float) -> float:

@@ -16,7 +16,6 @@ from greenlet import GreenletExit
 
 from ..binding import TaskFunction
 from ..errors import BadArguments, InternalError, ProtocolError, TaskError, TaskFailed, TaskTimeout
-from ..logs.loggers import get_logger
 from ..net.stream import OPEN
 from ..protocols.jsontext import dumps, loads
 from ..protocols.messages import (
@@ -31,11 +30,9 @@ from ..protocols.messages import (
 )
 from ..tasks import running_task
 from .builtins import call_builtin
-from .execution import Batch, Execution, failure_of
-from .pace import MAX_OUTSTANDING, PacedConnection
+from .execution import Batch, Execution, failure_of, log_error
+from .pace import PacedConnection
 from .task_greenlet import TaskGreenlet
-
-log = get_logger("gtask.tasks")
 
 ROUND_SECONDS: Final = 0.005  # what one connection may take before others have theirs
 CORK_SECONDS: Final = 0.001  # what a reply may wait for the next one
@@ -55,7 +52,8 @@ class TaskConnection(PacedConnection):
             False if a call has blocked, and the hub has gone on with what was behind it.
         """
         greenlet.connection = self
-        if not self._inbox or self._bare is not None or self.state is not OPEN:
+        is_held_back = self._outstanding and self.is_held_back()
+        if not self._inbox or is_held_back or self.state is not OPEN:
             return True  # since it was put in the queue, it was worked off, held back or closed
         now = self.last_active = self.corked_since = monotonic()
         self.engine.stats.enter(now)
@@ -70,9 +68,7 @@ class TaskConnection(PacedConnection):
         while True:
             if not greenlet.is_parked:
                 self._let_run(greenlet)
-            if not self._inbox or self._bare is not None:
-                break
-            if self._outstanding >= MAX_OUTSTANDING or monotonic() > until:
+            if not self._inbox or self.is_held_back() or monotonic() > until:
                 break
             greenlet = self.engine.ready.greenlet()
             greenlet.connection = self
@@ -88,7 +84,6 @@ class TaskConnection(PacedConnection):
         greenlet.task = call.task
         now = greenlet.started = monotonic()
         call.set_limit(now, engine.task_timeout)
-        call.stop_timer()
         engine.stats.enter(now)
         greenlet.switch(self._run_held)
         if not greenlet.is_parked:
@@ -137,8 +132,8 @@ class TaskConnection(PacedConnection):
             if greenlet.has_blocked:
                 greenlet.has_blocked = False
                 return False
-            if self._bare is not None:
-                break  # it waits for a turn of its own, and what is behind it waits for it
+            if self._outstanding and self.is_held_back():
+                break  # by a call that waits for its turn
             if inbox:
                 now = greenlet.started = monotonic()
                 if now > self.corked_since + CORK_SECONDS and replies:
@@ -227,7 +222,7 @@ class TaskConnection(PacedConnection):
         failure: TaskError
         if isinstance(error, InternalError):
             failure = error
-            log.error("task %r: %s", call, error.message)
+            log_error("task %r: %s", call, error.message)
         elif call.is_answered and isinstance(error, TaskTimeout | GreenletExit):
             failure = TaskFailed()  # it ended as it was told to
         else:

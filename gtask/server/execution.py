@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Protocol
 
 from ..binding import TaskFunction
@@ -128,5 +129,15 @@ def failure_of(call: Execution, error: BaseException) -> TaskError:
     name = type(error).__name__
     data = {"type": name, "message": message}
     failure = TaskFailed(f"{name}: {message}" if message else name, data)
-    log.error("task %r failed", call, exc_info=error)
+    log_error("task %r failed", call, error=error)
     return failure
+
+
+def log_error(message: str, *args: Any, error: BaseException | None = None) -> None:
+    """Log what happened in a task's greenlet, which goes on whatever becomes of that.
+
+    Where a handler of the user's is called in that greenlet, which a worker never does, the end of
+    the task may be raised in it.
+    """
+    with contextlib.suppress(BaseException):
+        log.error(message, *args, exc_info=error)

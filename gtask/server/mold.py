@@ -39,7 +39,7 @@ log = get_logger(__name__)
 
 FAILED = 1
 MAX_REQUEST_BYTES = 65536
-LOG_SECONDS = 1.0  # what the end of a worker may wait for handlers of its log
+LOG_SECONDS = 0.3  # what the end of a worker may wait for handlers of its log
 
 # What a terminal or a manager may send to the whole tree; it is the master's affair.
 IGNORED = (
@@ -285,6 +285,7 @@ class _Mold:
 
     def _be_worker(self, request: dict[str, Any], between: int) -> NoReturn:
         from ..net.log_queue import finish_log, take_all
+        from .thread_logs import use_native_locks
 
         code, service, row = FAILED, request["service"], request["row"]
         try:
@@ -293,6 +294,7 @@ class _Mold:
             become_child_of_master(self._generation, between)
             process = self._processes[service]
             take_all(process.reactor.hub)
+            use_native_locks()
             title = process.title % request["id"]
             become_worker_of(process.settings, self._generation, title)
             code = process.run(request["id"], row)

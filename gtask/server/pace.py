@@ -79,7 +79,7 @@ class PacedConnection(ReadyStream):
     def _received(self, data: bytes) -> None:
         frames = self._decoder.feed(data)
         frames.reverse()  # they are popped from the end
-        if self._inbox or self._bare is not None:
+        if self._inbox or (self._outstanding and self.is_held_back()):
             self._inbox = frames + self._inbox
             self._set_pace()
         elif frames:
@@ -103,6 +103,14 @@ class PacedConnection(ReadyStream):
             if self._by_id is None:
                 self._by_id = {}
             self._by_id[call.id] = call
+
+    def is_held_back(self) -> bool:
+        """No frame is to be taken up before a call has been answered.
+
+        Where each frame passes, `_outstanding` is looked at first: it is mostly 0, and that is
+        no call.
+        """
+        return self._bare is not None or self._outstanding >= MAX_OUTSTANDING
 
     def find(self, id: str | int) -> Execution | None:
         """The call of that id, if it waits or has blocked."""
@@ -166,6 +174,8 @@ class PacedConnection(ReadyStream):
             self._reactor.loop.run_callback_threadsafe(self.send_progress, line)
         elif self._buffered < self.engine.max_send_buffer_bytes:
             self.reply(line)
+            if self._replies:
+                self.send_replies()  # it is news now, not when the task has ended or blocks
 
     # -- pace, and the end --------------------------------------------------------------------
 
@@ -189,7 +199,7 @@ class PacedConnection(ReadyStream):
         """Work on, read on, hold back or close, as things stand now. Hub only."""
         if self.state is not OPEN or self.corked_since:
             return
-        if self._bare is not None or self._outstanding >= MAX_OUTSTANDING:
+        if self.is_held_back():
             if self._inbox:
                 self._pause()
         elif self._inbox:

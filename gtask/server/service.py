@@ -44,6 +44,9 @@ class TaskService:
         except OSError as error:  # the kernel watches no more descriptors, epoll(7)
             connection._abort("cannot be watched")
             log.error("cannot serve a connection: %s", error.strerror)
+        except BaseException:
+            connection._abort("cannot be served")
+            raise
 
     def poll(self) -> None:
         """Serve what has come already."""

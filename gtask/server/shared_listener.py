@@ -81,6 +81,10 @@ class SharedListener(Mixin):  # type: ignore[misc]
         if failure is not None:
             raise failure
 
+    def is_fatal_error(self, error: BaseException) -> bool:
+        """Never: gevent would stop for good after an EBADF, which here is a connection's."""
+        return False
+
     def finish(self) -> None:
         """Accept what is in the queue already, then never again."""
         if self._gate is None:

@@ -9,11 +9,8 @@ from typing import Any
 from greenlet import getcurrent, greenlet
 
 from ..binding import TaskFunction
-from ..logs.loggers import get_logger
 from ..tasks import running_task
-from .execution import Execution
-
-log = get_logger("gtask.tasks")
+from .execution import Execution, log_error
 
 MAX_PARKED = 128  # each holds about 20 kB
 
@@ -91,8 +88,8 @@ class TaskGreenlet:
         while True:
             try:
                 work(self)
-            except BaseException:  # the edge: a kill that came between two calls, or our bug
-                log.exception("%r was cut off", self)
+            except BaseException as error:  # the edge: a kill between two calls, or our bug
+                log_error("%r was cut off", self, error=error)
             self.is_parked = True
             if len(parked) >= MAX_PARKED:
                 return

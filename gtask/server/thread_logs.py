@@ -24,9 +24,14 @@ def make_threads_log() -> None:
     """Have handlers called in the thread that calls this; after gevent has patched the library."""
     global _own_thread
     _own_thread = native.thread_id()
+    use_native_locks()
+    logging.Logger.callHandlers = _call_handlers_here  # type: ignore[assignment,method-assign]
+
+
+def use_native_locks() -> None:
+    """To be called in a worker, too: `threading` makes its lock anew after a fork."""
     logging._lock = native.RLock()  # type: ignore[attr-defined]
     threading._active_limbo_lock = native.RLock()  # type: ignore[attr-defined]
-    logging.Logger.callHandlers = _call_handlers_here  # type: ignore[assignment,method-assign]
 
 
 def _call_handlers_here(logger: logging.Logger, record: logging.LogRecord) -> None:

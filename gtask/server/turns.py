@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from ..errors import Draining, Overloaded
@@ -12,6 +13,7 @@ from .execution import Execution
 from .stats import WorkerStats
 
 MAX_WAITING = 10000  # JSON-RPC calls of one process that may wait for a turn
+SERVE_SECONDS = 0.005  # what is started at a time, before the loop looks at all else
 
 
 class Turns:
@@ -40,6 +42,7 @@ class Turns:
         self.on_full: Callable[[], None] | None = None
         self._loop = loop
         self._stats = stats
+        self._timer: Any = None  # for those that the time was up for
 
     @property
     def is_full(self) -> bool:
@@ -60,7 +63,11 @@ class Turns:
 
     def serve_waiting(self) -> None:
         """Start what waits, as far as there are turns; only the hub may call this."""
+        until = monotonic() + SERVE_SECONDS
         while self.waiting and self.running < self.concurrency:
+            if monotonic() > until:
+                self._serve_waiting_later()
+                return
             call = self.waiting.popleft()
             if not call.is_answered:  # it may have timed out or been cancelled
                 call.connection.run_waiting(call)
@@ -68,6 +75,12 @@ class Turns:
     def serve_waiting_soon(self) -> None:
         """The same, from a greenlet."""
         self._loop.run_callback(self.serve_waiting)
+
+    def _serve_waiting_later(self) -> None:
+        # Callbacks would be run before the loop turns, some dozens of them.
+        if self._timer is None:
+            self._timer = self._loop.timer(0)
+        self._timer.start(self.serve_waiting)
 
     def take(self, call: Execution) -> None:
         """The call has blocked: from now on it is one of those that run."""
