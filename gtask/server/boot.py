@@ -12,6 +12,7 @@ follows is a reload's), INT (stop now) and USR2 (report connections).
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import random
 import signal
@@ -134,6 +135,7 @@ class WorkerProcess:
         self.signalled = Event()  # TERM or INT came
         self.is_hurried = False
         self.is_reloading = False
+        self.ended_by = math.inf  # the moment at which the process ends in any case
         self.is_told_ready = self.asked_to_go = False  # by messages that the master has taken
         self.max_tasks = self.max_rss = self.next_check = 0.0
         self.title = f"gtask: {settings.name} %d {settings.listen}"
@@ -226,7 +228,7 @@ class WorkerProcess:
 
     def drain(self) -> int:
         """Accept no more, let running work end; returns 0, or 1 if it was cut off."""
-        deadline = monotonic() + self.stop_timeout
+        deadline = self.ended_by = monotonic() + self.stop_timeout
         if self.server is not None:
             self.server.finish()
         # Told only now: the master may then have the kernel refuse what is still in the queue.

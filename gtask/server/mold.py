@@ -12,12 +12,14 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import math
 import os
 import resource
 import signal
 import socket
 import sys
 from collections.abc import Iterable, Iterator
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import ujson
@@ -39,7 +41,10 @@ log = get_logger(__name__)
 
 FAILED = 1
 MAX_REQUEST_BYTES = 65536
-LOG_SECONDS = 0.3  # what the end of a worker may wait for handlers of its log
+LOG_SECONDS = 1.0  # what the end of a worker may wait for handlers of its log
+LEAST_LOG_SECONDS = (
+    0.3  # of these, where the drain has used its time up; the master kills after 0.5
+)
 
 # What a terminal or a manager may send to the whole tree; it is the master's affair.
 IGNORED = (
@@ -288,6 +293,7 @@ class _Mold:
         from .thread_logs import use_native_locks
 
         code, service, row = FAILED, request["service"], request["row"]
+        ended_by = math.inf
         try:
             if self._generation.stacks is not None:
                 self._generation.stacks.catch(service, row)
@@ -298,12 +304,13 @@ class _Mold:
             title = process.title % request["id"]
             become_worker_of(process.settings, self._generation, title)
             code = process.run(request["id"], row)
+            ended_by = process.ended_by
         except BaseException as error:  # the last edge: nothing may return into the mold's code
             reason = f"{type(error).__name__}: {error}"
             _tell(self._generation, event="failed", pid=os.getpid(), reason=reason)
             log.exception("worker %s %s has failed", service, request["id"])
         finally:
-            finish_log(LOG_SECONDS)
+            finish_log(min(LOG_SECONDS, max(LEAST_LOG_SECONDS, ended_by - monotonic())))
             with contextlib.suppress(OSError, ValueError):
                 sys.stdout.flush()
             os._exit(code)
