@@ -54,9 +54,9 @@ def deliver_to(handlers: Handlers, record: logging.LogRecord, hand_out: Callable
     """Give a record to our own handler, and have `hand_out` give it to the others.
 
     Args:
-        handlers: whoever is to have it; ours is taken out, unless there is a filter before it.
+        handlers: whoever is to have it; ours is taken out, unless there is a filter or formatter of the user's in it.
     """
-    for own in [each for each in handlers if type(each) is OwnHandler and not each.filters]:
+    for own in [each for each in handlers if isinstance(each, OwnHandler) and each.is_plain]:
         handlers.remove(own)
         if record.levelno >= own.level:
             own.emit(record)

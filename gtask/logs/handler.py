@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 from .formats import JsonFormatter, TextFormatter
@@ -21,6 +22,8 @@ class OwnHandler(logging.Handler):
         super().__init__()
         self.output = output
         self.setFormatter(formatter)
+        self._own_formatter = formatter
+        self._has_complained = False
         output.tell_lost = self._tell_lost
 
     @classmethod
@@ -34,11 +37,26 @@ class OwnHandler(logging.Handler):
             self.emit(record)
         return bool(passed)
 
+    @property
+    def is_plain(self) -> bool:
+        """No filter and no formatter of the user's has been put into it."""
+        return not self.filters and self.formatter is self._own_formatter
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self.output.write(self._line(record))
-        except Exception:  # e.g. memory is short
-            self.output.lost += 1
+        except Exception as error:  # of a formatter of the user's, else e.g. memory is short
+            self._emit_plainly(record, error)
+
+    def _emit_plainly(self, record: logging.LogRecord, error: Exception) -> None:
+        records = [record]
+        if not self._has_complained:
+            self._has_complained = True
+            message = "the formatter has failed for a record; told once"
+            records.append(make_record("gtask.logs", logging.ERROR, message, (), error))
+        with contextlib.suppress(Exception):
+            for each in records:
+                self.output.write(_encoded(self._own_formatter.format(each)))
 
     def acquire(self) -> None:
         """Nothing: there is no lock."""
@@ -50,11 +68,15 @@ class OwnHandler(logging.Handler):
         self.output.flush()
 
     def _line(self, record: logging.LogRecord) -> bytes:
-        return self.format(record).encode("utf-8", "backslashreplace") + b"\n"
+        return _encoded(self.format(record))
 
     def _tell_lost(self, count: int) -> bytes:
         message = "%d lines of the log were lost here: they could not be written"
         return self._line(make_record("gtask.logs", logging.WARNING, message, (count,)))
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 def make_handler(output: Output, log_format: str) -> OwnHandler:

@@ -72,6 +72,12 @@ class Output:
                 return
             native.sleep(FLUSH_STEP_SECONDS)
 
+    def reopen(self) -> None:
+        """Take what has the output's name now, and make it if need be; for the master."""
+
+    def follow(self) -> None:
+        """Take what has the output's name now."""
+
     def fileno(self) -> int:
         """The descriptor that is written to."""
         raise NotImplementedError
@@ -147,9 +153,10 @@ class Output:
 
 
 class LogFile(Output):
-    """A file that is appended to; when it has been renamed, the file of that name is made anew.
+    """A file that is appended to; where another file has its name now, that one is.
 
-    Each process looks for itself, with each line, so that no signal has to reach it.
+    Each process looks for itself, so that no signal has to reach it. It makes no file in the place
+    of one that was renamed: that is for `reopen`, when whoever renames is through.
 
     Args:
         path: of the file; its folder is made if need be.
@@ -174,23 +181,26 @@ class LogFile(Output):
         with contextlib.suppress(OSError):
             os.close(self._fd)
 
-    def _send(self, data: bytes) -> int:
-        self._follow()
-        return os.write(self._fd, data)
+    def reopen(self) -> None:
+        """Take the file that has the name now, and make it if there is none.
 
-    def _follow(self) -> None:
-        """Take the file that has the name now; if it cannot be opened, stay with the old one."""
-        is_open = self._is_open
-        with contextlib.suppress(OSError):
-            if is_open and _identity(os.stat(self.path)) == self._identity:
-                return
-        try:
-            new = open_log(self.path, self._owner)
-        except OSError:
-            if not is_open:  # somebody has closed it, and the number may be another file's by now
-                raise
+        Raises:
+            OSError: it cannot be opened; the old one is kept.
+        """
+        self._take(open_log(self.path, self._owner))
+
+    def follow(self) -> None:
+        """Take the file that has the name now; where that cannot be opened, stay with the old one."""
+        if not self._is_open:
+            self.reopen()  # somebody has closed it, and its number may be another file's by now
             return
-        self._take(new, is_open)
+        with contextlib.suppress(OSError):
+            if _identity(os.stat(self.path)) != self._identity:
+                self._take(os.open(self.path, _NEW))
+
+    def _send(self, data: bytes) -> int:
+        self.follow()
+        return os.write(self._fd, data)
 
     @property
     def _is_open(self) -> bool:
@@ -199,17 +209,17 @@ class LogFile(Output):
         except OSError:
             return False
 
-    def _take(self, new: int, is_open: bool) -> None:
+    def _take(self, new: int) -> None:
         for standard in (1, 2):  # of a daemon, they are the log
             with contextlib.suppress(OSError):
                 if _identity(os.fstat(standard)) == self._identity:
                     os.dup2(new, standard)
-        self._identity = _identity(os.fstat(new))
-        if is_open:  # under the same number, in one step
+        if self._is_open:  # under the same number, in one step
             os.dup2(new, self._fd, inheritable=False)
             os.close(new)
         else:
             self._fd = new
+        self._identity = _identity(os.fstat(self._fd))
 
 
 class Stderr(Output):

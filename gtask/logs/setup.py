@@ -44,10 +44,24 @@ def log_descriptor() -> int | None:
     return own.output.fileno() if own is not None and own.output.fileno() != 2 else None
 
 
-def flush_log(seconds: float = 0.0) -> None:
-    """Write what could not be written at once; for at most so many seconds."""
+def reopen_log() -> None:
+    """The log file may have been renamed: make it anew, if it can be made; for the master."""
     own = own_handler()
     if own is not None:
+        with contextlib.suppress(OSError):
+            own.output.reopen()
+
+
+def look_after_log(seconds: float = 0.0) -> None:
+    """To be called now and then: follow a log file that was renamed, and write what is kept.
+
+    Args:
+        seconds: for at most so many, in which the process stands still.
+    """
+    own = own_handler()
+    if own is not None:
+        with contextlib.suppress(OSError):
+            own.output.follow()
         own.output.flush(seconds)
 
 

@@ -19,7 +19,7 @@ from .. import native
 from ..config import Settings
 from ..errors import ConfigError
 from ..logs.loggers import get_logger
-from ..logs.setup import flush_log, setup_logging
+from ..logs.setup import look_after_log, reopen_log, setup_logging
 from ..process import adopt_orphans, set_title
 from . import actions
 from .change import Change
@@ -88,7 +88,7 @@ class Master:
             self._report_failure(error.code, str(error))
         finally:
             self._resources.close()
-            flush_log(LOG_SECONDS)
+            look_after_log(LOG_SECONDS)
         return self._stop.exit_code
 
     def _start(self) -> None:
@@ -134,7 +134,7 @@ class Master:
         self._perform_all(self._roster.decide(now), now)
         self._watch_progress(now)
         self._operators.finish_surveys(now)
-        flush_log()
+        look_after_log()
 
     def _wait_seconds(self) -> float:
         now = monotonic()
@@ -287,6 +287,8 @@ class Master:
         """Reload: read the settings again, and fork the mold of a new generation."""
         resources, present = self._resources, self._molds[self._change.present]
         resources.notifier.reloading()
+        reopen_log()
+        self._molds.follow_log()
         try:
             settings = self._load() if self._load is not None else self.settings
             setup_logging(settings)

@@ -105,6 +105,11 @@ class Mold:
         with contextlib.suppress(OSError):  # it has died, which we shall hear of
             self.channel.send(json.dumps(request).encode())
 
+    def follow_log(self) -> None:
+        """Have the process look where its log file is now."""
+        with contextlib.suppress(OSError):
+            self.channel.send(b'{"event":"follow_log"}')
+
     def messages(self) -> Iterator[dict[str, Any]]:
         """What the mold and its workers have sent since."""
         while True:
@@ -180,6 +185,11 @@ class Molds(Mapping[int, Mold]):
         """End the generation's mold, if it has not ended and been forgotten."""
         if number in self._molds:
             self._molds[number].dismiss()
+
+    def follow_log(self) -> None:
+        """Have every mold look where its log file is now."""
+        for mold in self.values():
+            mold.follow_log()
 
     def dismiss_all(self) -> None:
         """End every mold."""

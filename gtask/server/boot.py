@@ -27,7 +27,7 @@ from gevent.event import Event
 
 from ..address import format_address
 from ..logs.loggers import get_logger
-from ..logs.setup import flush_log
+from ..logs.setup import look_after_log
 from ..net.reactor import current_reactor
 from ..net.timer import Timer
 from ..process import resident_bytes
@@ -75,8 +75,8 @@ class Service(Protocol):
     def accept(self, socket: Any, address: Any, tls: TlsFilter | None = None) -> None:
         """Serve the peer on `socket`; hub only."""
 
-    def poll(self) -> None:
-        """Serve what has come already, before the loop turns."""
+    def serve_newest(self) -> None:
+        """Serve what has come already on the connection that was accepted last."""
 
     def after_fork_in_child(self) -> None:
         """User code has forked this process off: leave the connections to the worker."""
@@ -129,7 +129,8 @@ class WorkerProcess:
         self.settings = settings
         self.events = events
         self.stop_timeout = stop_timeout
-        self.stats = WorkerStats(scoreboard)
+        is_single = bool(worker.served) and settings.concurrency == 1
+        self.stats = WorkerStats(scoreboard, runs_one_at_a_time=is_single)
         self.reactor = current_reactor()
         self.row = self.pid = 0
         self.signalled = Event()  # TERM or INT came
@@ -154,7 +155,7 @@ class WorkerProcess:
             self.stats,
             self.is_full,
             siblings=settings.count,
-            is_strict=bool(worker.served) and settings.concurrency == 1,
+            is_strict=is_single,
         )
         self.listener = listener
         self.service = self.make_service()
@@ -220,7 +221,7 @@ class WorkerProcess:
         if self.worker.on_worker_start is not None:
             self.worker.on_worker_start(self.worker)
         self.server = self.service.make_server(self.listener)
-        self.server.share(self.accept, self.fairness, self.service.poll)
+        self.server.share(self.accept, self.fairness, self.service.serve_newest)
         self.server.start()
         self.stats.state(State.READY)
         self.fairness.refresh()
@@ -321,7 +322,7 @@ class WorkerProcess:
     def beat(self) -> None:
         """Tell the master that the loop turns, and check the limits now and then."""
         self.stats.beat(*self.service.oldest())
-        flush_log()
+        look_after_log()
         now = monotonic()
         if now < self.next_check or self.signalled.is_set():
             return

@@ -29,6 +29,7 @@ from ..errors import ConfigError
 from ..generation import Generation
 from ..logs.hooks import install_hooks
 from ..logs.loggers import get_logger
+from ..logs.setup import look_after_log
 from ..process import die_with, set_title
 from .child import become_child_of_master, become_worker_of
 from .forks import Forker
@@ -237,6 +238,10 @@ class _Mold:
     def serve(self) -> None:
         """Do what the master asks, until it closes the channel."""
         while requests := self._requests():
+            requests = [request for request in requests if request["event"] == "spawn"]
+            look_after_log()
+            if not requests:
+                continue
             try:
                 between = self._fork()
             except OSError as error:

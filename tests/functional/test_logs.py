@@ -111,9 +111,18 @@ def see_it_serve(worker) -> None:
         BROKEN_HANDLER,
         ENDLESS_HANDLER,
         BROKEN_HANDLER.replace('ConnectionError("cannot be sent")', "SystemExit(3)"),
+        "root.handlers[0].setFormatter(logging.Formatter('%(request)s'))",
         "root.addHandler(logging.NullHandler())\nlogging.setLogRecordFactory(lambda *a, **k: 1 / 0)",
     ],
-    ids=["filter", "filter of a logger", "handler", "endless handler", "exit", "factory"],
+    ids=[
+        "filter",
+        "filter of a logger",
+        "handler",
+        "endless handler",
+        "exit",
+        "formatter",
+        "factory",
+    ],
 )
 def test_no_call_waits_for_what_is_in_the_way_of_the_log(spawn, hostile: str):
     worker = spawn(INI, tasks=HEAD + hostile)
@@ -351,9 +360,19 @@ def test_a_renamed_log_is_left_by_every_process(spawn, open_folder: Path, user: 
         word = "reload failed" if fails else " ready: "
         wait_until(lambda: file.exists() and word in file.read_text())
         assert old.json() == "after it all"
+        wait_until(
+            lambda: not [pid for pid in worker.pids() if has_open(pid, open_folder / "log.1")]
+        )
     for text in ("after it all", "later"):
         assert text in file.read_text()
         assert text not in (open_folder / "log.1").read_text()
+
+
+def has_open(pid: int, file: Path) -> bool:
+    try:
+        return any(os.readlink(fd) == str(file) for fd in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:  # it has ended
+        return False
 
 
 def ready_in(file: Path) -> tuple[str, int] | None:
@@ -367,27 +386,22 @@ def test_what_a_daemon_prints_follows_the_log(tmp_path: Path):
     (tmp_path / "w.ini").write_text(INI.replace("[gtask]", "[gtask]\nlog_file = log.txt"))
     file = tmp_path / "log.txt"
 
-    def command(*words: str) -> None:
-        subprocess.run(
-            [sys.executable, "-m", "gtask", "-c", "w.ini", *words],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            check=True,
-            timeout=60 * SLOWNESS,
-        )
-
-    command("start", "-d")
+    words = [sys.executable, "-m", "gtask", "-c", "w.ini"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([*words, "start", "-d"], cwd=tmp_path, env=env, check=True)
     try:
         address = wait_until(lambda: ready_in(file))
         with Peer(address) as peer:
             peer.bare("show", "before")
             file.rename(tmp_path / "log.1")
-            peer.bare("say", "a record")
+            (tmp_path / "tasks.py").write_text("no code")
+            subprocess.run([*words, "reload"], cwd=tmp_path, env=env, check=False)
+            time.sleep(1)  # the same worker, which has not logged anything since
             peer.bare("show", "behind")
             wait_until(lambda: file.exists() and "behind" in file.read_text())
         assert "before" in (tmp_path / "log.1").read_text()
     finally:
-        command("stop")
+        subprocess.run([*words, "stop"], cwd=tmp_path, env=env, check=True)
 
 
 class Piped:
