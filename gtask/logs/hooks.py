@@ -54,7 +54,7 @@ def _uncaught_in_thread(args: Any) -> None:
 
 
 def _unraisable(args: Any) -> None:
-    what = args.err_msg or "an exception cannot be raised"
+    what = args.err_msg or "exception ignored in"
     given = (args.exc_type, args.exc_value, args.exc_traceback)
     log.error("%s: %r", what, args.object, exc_info=given)
 
