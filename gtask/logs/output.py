@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _socket
 import contextlib
+import errno
 import os
 import stat
 import time
@@ -223,22 +224,29 @@ class LogFile(Output):
 
 
 class Stderr(Output):
-    """Standard error, wherever it leads now."""
+    """Standard error as it is at the first line; the descriptor that is then written to is ours.
+
+    Number 2 may be closed by a user's code, and then be the next connection's.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._identity: Identity | None = None
-        self._fd = 2  # what is written to
+        self._fd = -1
         self._socket: _socket.socket | None = None
         self._may_block = False
 
     def fileno(self) -> int:
         return 2
 
+    def close(self) -> None:
+        if self._is_open:
+            os.close(self._fd)
+        self._forget()
+
     def _send(self, data: bytes) -> int:
-        found = os.fstat(2)
-        if _identity(found) != self._identity:
-            self._adopt(found)
+        if not self._is_open:
+            self._adopt()
         if self._socket is not None:
             return self._socket.send(data, _socket.MSG_DONTWAIT)
         if self._may_block:
@@ -247,25 +255,39 @@ class Stderr(Output):
             data = data[:PIPE_BYTES]
         return os.write(self._fd, data)
 
-    def _adopt(self, found: os.stat_result) -> None:
-        """See how to write to it without waiting, and without changing it for others that have it."""
-        self.close()
-        self._identity = _identity(found)
-        if stat.S_ISSOCK(found.st_mode):
-            self._socket = _socket.socket(fileno=os.dup(2))
-        elif not stat.S_ISREG(found.st_mode):
+    @property
+    def _is_open(self) -> bool:
+        """Our descriptor is what it was; somebody may have closed all there are."""
+        try:
+            return self._fd >= 0 and _identity(os.fstat(self._fd)) == self._identity
+        except OSError:
+            return False
+
+    def _adopt(self) -> None:
+        """See how to write to it without waiting, and without changing it for others that have it.
+
+        Raises:
+            OSError: it is closed, or something else by now.
+        """
+        found = os.fstat(2)
+        if self._identity not in (None, _identity(found)):
+            raise OSError(errno.EBADF, "is not what it was")
+        self._forget()
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISSOCK(found.st_mode):
             try:  # opened once more, a pipe or a terminal has flags of our own
                 self._fd = os.open("/proc/self/fd/2", _NEW)
             except OSError:
                 self._may_block = True
+        if self._fd < 0:
+            self._fd = os.dup(2)
+        if stat.S_ISSOCK(found.st_mode):
+            self._socket = _socket.socket(fileno=self._fd)
+        self._identity = _identity(found)
 
-    def close(self) -> None:
+    def _forget(self) -> None:
         if self._socket is not None:
-            self._socket.close()
-        if self._fd != 2:
-            with contextlib.suppress(OSError):
-                os.close(self._fd)
-        self._fd, self._socket, self._may_block = 2, None, False
+            self._socket.detach()
+        self._fd, self._socket, self._may_block = -1, None, False
 
 
 def open_log(path: str, owner: int) -> int:

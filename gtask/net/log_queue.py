@@ -1,8 +1,8 @@
 """`LogQueue`: where the handlers of the user's get gtask's records, in a greenlet of their own.
 
 A handler may wait for a network, a filter for a lock: neither the hub nor a task waits for them.
-In a worker process all records go this way; in any other program those that are made in a hub, and
-those behind them. A handler that waits for ever costs its records and nothing else.
+In a worker process all records go this way; in any other program those that are made in a hub or in
+a greenlet of gtask's, and those behind them. A handler that waits for ever costs its records and nothing else.
 """
 
 from __future__ import annotations
@@ -176,7 +176,9 @@ def _later(record: logging.LogRecord, hand_out: Callable[[], None]) -> bool:
     queue = _queue()
     if queue is None:
         return False
-    if queue is not _of_process and getcurrent() is not queue.hub and not queue.is_busy:
+    current = getcurrent()
+    is_ours = current is queue.hub or getattr(current, "is_gtasks", False)
+    if queue is not _of_process and not is_ours and not queue.is_busy:
         return False
     queue.put(record, hand_out)
     return True

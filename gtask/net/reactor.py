@@ -27,6 +27,8 @@ _switch = greenlet.switch
 class Runner(greenlet):
     """Runs one piece of work after the other, parked in between."""
 
+    is_gtasks = True  # for `log_queue`: it is not to wait for a handler of the log
+
     def __init__(self, reactor: Reactor) -> None:
         super().__init__(parent=reactor.hub)
         self._reactor = reactor

@@ -552,3 +552,57 @@ root.addHandler(Sleepy())
     started = time.monotonic()
     see_it_serve(worker)
     assert time.monotonic() - started < 3 * SLOWNESS
+
+
+CLIENT = """
+from gevent import monkey
+monkey.patch_all()
+import logging, sys
+import gevent
+from gevent.event import Event
+from gtask import AsyncTcpConnection, TaskClient
+
+class Hostile(logging.Handler):
+    def emit(self, record):
+        {body}
+
+logging.getLogger().addHandler(Hostile())
+logging.getLogger().setLevel(logging.DEBUG)
+ended = Event()
+broken = AsyncTcpConnection(sys.argv[1])
+
+def fail(connection, data):
+    raise ValueError("in a callback")
+
+broken.on_message = fail
+broken.on_connect = lambda connection: connection.send('{{"function": "echo", "args": [1]}}')
+broken.on_close = lambda connection: ended.set() if connection.bytes_read else connection.reconnect(0.1)
+broken.connect()
+client = TaskClient([sys.argv[1]], patience=30)
+call = client.call("echo", [7], timeout=30)
+print("begun", flush=True)
+print(call.get(), ended.wait(10), flush=True)
+client.close()
+"""
+
+
+@pytest.mark.parametrize("body", ["1 / 0", "Event().wait()", "gevent.sleep(0.5)"])
+def test_a_program_that_calls_waits_for_no_handler(spawn, tmp_path: Path, body: str):
+    """Also in the event loop: an endpoint that refuses is tried again, callbacks are told of the end."""
+    client = subprocess.Popen(
+        [sys.executable, "-c", CLIENT.format(body=body), f"text+unix://{tmp_path}/s"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert client.stdout is not None
+        assert client.stdout.readline() == "begun\n"
+        spawn(INI.replace("text://127.0.0.1:0", f"text+unix://{tmp_path}/s"), tasks=HEAD)
+        said, errors = client.communicate(timeout=30 * SLOWNESS)
+    finally:
+        client.kill()
+    assert said == "7 True\n", errors
+    assert client.returncode == 0
+    assert errors.count("told once") == (1 if body == "1 / 0" else 0)

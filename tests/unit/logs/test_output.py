@@ -264,9 +264,33 @@ def test_it_is_closed(stderr):
     assert out.lost == 1
 
 
-def test_it_leads_elsewhere_now(stderr, tmp_path: Path):
-    out = Stderr()
-    with (tmp_path / "err").open("wb") as file:
+@pytest.mark.parametrize("closes_all", [False, True])
+def test_what_becomes_number_2_later_is_not_written_to(stderr, tmp_path: Path, closes_all: bool):
+    with (tmp_path / "first").open("wb") as file:
         os.dup2(file.fileno(), 2)
+    out = Stderr()
+    out.write(b"one\n")
+    if closes_all:
+        os.close(out._fd)
+        out.write(b"two\n")
+        os.close(out._fd)
+    with (tmp_path / "theirs").open("wb") as file:
+        os.dup2(file.fileno(), 2)
+    out.write(b"three\n")
+    assert (tmp_path / "theirs").read_text() == ""
+    told = ["one", "two"] if closes_all else ["one", "three"]
+    assert (tmp_path / "first").read_text().split() == told
+    assert out.lost == closes_all
+
+
+def test_it_can_be_closed(stderr):
+    reader, writer = os.pipe()
+    os.dup2(writer, 2)
+    os.close(writer)
+    out = Stderr()
     out.write(b"line\n")
-    assert (tmp_path / "err").read_text() == "line\n"
+    out.close()
+    os.close(2)
+    assert os.read(reader, 100) == b"line\n"
+    assert os.read(reader, 100) == b""
+    os.close(reader)

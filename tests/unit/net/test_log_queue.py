@@ -12,6 +12,7 @@ from gevent.event import Event
 from greenlet import GreenletExit, getcurrent
 
 from gtask.logs import delivery
+from gtask.logs.handler import OwnHandler
 from gtask.logs.loggers import get_logger
 from gtask.net import log_queue
 from gtask.net.reactor import current_reactor
@@ -57,6 +58,13 @@ def slow() -> Iterator[Slow]:
 
 
 @pytest.fixture
+def told(monkeypatch, capfd) -> Callable[[], str]:
+    """What is told on standard error about the log itself."""
+    monkeypatch.setattr(delivery, "_last_resort", OwnHandler.on_stderr())
+    return lambda: capfd.readouterr().err
+
+
+@pytest.fixture
 def worker() -> Iterator[None]:
     log_queue.take_all(gevent.get_hub())
     yield
@@ -90,6 +98,19 @@ def test_a_greenlet_of_a_program_calls_handlers_itself(slow: Slow):
     slow.gate.set()
     log.warning("told")
     assert slow.greenlets == {getcurrent()}
+
+
+def test_a_greenlet_of_gtasks_does_not(slow: Slow):
+    done = Event()
+
+    def work() -> None:
+        log.warning("told")
+        done.set()
+
+    current_reactor().start(work)
+    assert done.wait(5)
+    slow.gate.set()
+    until(lambda: slow.records)
 
 
 def test_a_task_of_a_worker_does_not(slow: Slow, worker):
@@ -132,7 +153,7 @@ def test_a_greenlet_that_was_killed_is_made_anew(slow: Slow, worker):
     until(lambda: "two" in slow.messages)
 
 
-def test_what_waits_is_bounded_and_the_oldest_go(slow: Slow, worker, monkeypatch, capfd):
+def test_what_waits_is_bounded_and_the_oldest_go(slow: Slow, worker, monkeypatch, told):
     monkeypatch.setattr(log_queue, "MOST_RECORDS", 5)
     for number in range(10):
         log.warning("%d", number)
@@ -141,9 +162,9 @@ def test_what_waits_is_bounded_and_the_oldest_go(slow: Slow, worker, monkeypatch
     until(lambda: "9" in slow.messages)
     assert slow.messages == ["0", "5", "6", "7", "8", "9"], "the handler had the first already"
     until(lambda: not log_queue._of_process.is_busy)
-    told = capfd.readouterr().err
-    assert told.count("a handler of the log takes too long") == 1
-    assert "4 records for handlers of the log were dropped" in told
+    text = told()
+    assert text.count("a handler of the log takes too long") == 1
+    assert "4 records for handlers of the log were dropped" in text
 
 
 def test_few_exceptions_are_kept_with_their_frames(slow: Slow, worker, monkeypatch):
@@ -159,7 +180,7 @@ def test_few_exceptions_are_kept_with_their_frames(slow: Slow, worker, monkeypat
     assert "ValueError: 3" in slow.records[3].exc_text
 
 
-def test_the_end_waits_for_handlers_but_not_for_long(slow: Slow, worker, capfd):
+def test_the_end_waits_for_handlers_but_not_for_long(slow: Slow, worker, told):
     log.warning("one")
     gevent.spawn_later(0.05, slow.gate.set)
     log_queue.flush_queue(5)
@@ -168,7 +189,7 @@ def test_the_end_waits_for_handlers_but_not_for_long(slow: Slow, worker, capfd):
     log.warning("two")
     log.warning("three")
     log_queue.flush_queue(0.05)
-    assert "1 records were not taken by the log's handlers in time" in capfd.readouterr().err
+    assert "1 records were not taken by the log's handlers in time" in told()
 
 
 def test_what_waits_in_a_parent_is_not_the_childs(slow: Slow, worker):
