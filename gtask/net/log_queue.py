@@ -35,6 +35,7 @@ class _Entry(NamedTuple):
     record: logging.LogRecord
     hand_out: Callable[[], None]
     size: int
+    had_exception: bool
 
 
 class LogQueue:
@@ -46,8 +47,13 @@ class LogQueue:
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin, or begin again in a forked child: what waits is its parent's."""
         self.pid = os.getpid()
         self._thread = native.thread_id()
+        self._lock = native.RLock()  # of what follows; never held while anything waits
         self._entries: deque[_Entry] = deque()
         self._size = 0
         self._exceptions = 0
@@ -64,10 +70,11 @@ class LogQueue:
         """Have `hand_out` called, which gives handlers the record; from any native thread."""
         if record.exc_info and self._exceptions >= MOST_EXCEPTIONS:
             record.exc_text, record.exc_info = exception_text(record.exc_info), None
-        self._exceptions += record.exc_info is not None
         size = len(str(record.msg)) + len(record.exc_text or "")
-        self._size += size
-        self._entries.append(_Entry(record, hand_out, size))
+        with self._lock:
+            self._exceptions += record.exc_info is not None
+            self._size += size
+            self._entries.append(_Entry(record, hand_out, size, record.exc_info is not None))
         while len(self._entries) > MOST_RECORDS or self._size > MOST_CHARACTERS:
             self._drop()
         if not self._is_awake:
@@ -83,19 +90,20 @@ class LogQueue:
         if self._entries:
             tell("%d records were not taken by the log's handlers in time", len(self._entries))
 
-    def forget(self) -> None:
-        """This is a forked child: what waits is its parent's."""
-        self.__init__(self.hub)  # type: ignore[misc]
-
     def _drop(self) -> None:
-        self._taken(self._entries.popleft())
+        self._take()
         self._dropped += 1
         if self._dropped == 1:
             tell("a handler of the log takes too long: records for it are dropped")
 
-    def _taken(self, entry: _Entry) -> None:
-        self._size -= entry.size
-        self._exceptions -= entry.record.exc_info is not None
+    def _take(self) -> _Entry | None:
+        with self._lock:
+            if not self._entries:
+                return None
+            entry = self._entries.popleft()
+            self._size -= entry.size
+            self._exceptions -= entry.had_exception
+        return entry
 
     def _wake(self) -> None:
         loop = self.hub.loop
@@ -111,12 +119,7 @@ class LogQueue:
             self._greenlet.switch()
 
     def _work(self) -> None:
-        while True:
-            try:
-                entry = self._entries.popleft()
-            except IndexError:
-                break
-            self._taken(entry)
+        while (entry := self._take()) is not None:
             try:
                 entry.hand_out()
             except BaseException as error:  # e.g. somebody kills all greenlets there are
