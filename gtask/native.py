@@ -23,6 +23,7 @@ def _original(module: Any, name: str) -> Any:
 
 
 if TYPE_CHECKING:
+    import threading
     from os import fork as fork
     from os import waitpid as waitpid
     from select import epoll as epoll
@@ -33,9 +34,8 @@ if TYPE_CHECKING:
     from socket import socket as socket
     from time import sleep as sleep
 
-    local = _thread._local
+    local, thread_id, RLock = _thread._local, _thread.get_ident, threading._RLock
     start_thread = _thread.start_new_thread
-    thread_id = _thread.get_ident
 else:
     import socket as _socket_module
 
@@ -50,6 +50,7 @@ else:
     sleep = _original(time, "sleep")
     local = _original(_thread, "_local")  # of a thread; the patched one is of a greenlet
     start_thread = _original(_thread, "start_new_thread")
+    RLock = _original(_thread, "RLock")  # the patched one does not work between threads
     thread_id = _original(_thread, "get_ident")  # the patched one tells greenlets apart
 
 

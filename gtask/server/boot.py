@@ -13,7 +13,6 @@ it does, ends no more than the greenlet it is raised in.
 from __future__ import annotations
 
 import ipaddress
-import logging
 import math
 import os
 import random
@@ -28,6 +27,8 @@ import ujson
 from gevent.event import Event
 
 from ..address import format_address
+from ..logs.loggers import get_logger
+from ..logs.setup import look_after_log
 from ..net.reactor import current_reactor
 from ..net.timer import Timer
 from ..process import resident_bytes
@@ -37,7 +38,6 @@ from .callbacks import CallbackService
 from .engine import Engine
 from .fairness import Fairness
 from .farewell import limit_farewell, run_exit_functions
-from .hub import outlive_errors
 from .load import describe
 from .service import TaskService
 from .shared_listener import SharedListener
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from ..config import ServiceSettings
     from ..worker import Worker
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 BEAT_SECONDS = 0.25
 CHECK_SECONDS = 1.0  # between checks of limits: memory, idle connections, new siblings
@@ -142,7 +142,7 @@ class WorkerProcess:
         self.is_hurried = False
         self.is_reloading = False
         self.reload_told = -math.inf
-        self.ended_by = 0.0  # the moment at which the process ends in any case
+        self.ended_by = math.inf  # the moment at which the process ends in any case
         self.is_told_ready = self.asked_to_go = False  # by messages that the master has taken
         self.max_tasks = self.max_rss = self.next_check = 0.0
         self.tls = tls
@@ -206,9 +206,9 @@ class WorkerProcess:
         try:
             self.boot(worker_id, row)
         except BaseException as error:  # the edge: on_worker_start is user code
-            log.error("worker %s %d cannot start", self.worker.name, worker_id, exc_info=error)
             self.tell_master("failed", reason=describe(error))
             self.ended_by = monotonic() + FAREWELL_SECONDS
+            log.error("worker %s %d cannot start", self.worker.name, worker_id, exc_info=error)
             return FAILED_TO_BOOT
         self.signalled.wait()
         if self.is_reloading:
@@ -228,7 +228,6 @@ class WorkerProcess:
         self.max_tasks = _with_jitter(self.settings.max_tasks)
         self.max_rss = _with_jitter(self.settings.max_rss_mb) * 1024 * 1024
         self.next_check = monotonic() + CHECK_SECONDS
-        outlive_errors(self.reactor.hub)
         self.signals.start()
         for watcher, action in self.watchers:
             watcher.start(action)
@@ -286,8 +285,8 @@ class WorkerProcess:
         """Take up a connection, if its network may connect; runs in the hub."""
         if self.settings.allow and not self.is_allowed(address):
             self.stats.refused()
-            log.debug("refused %s", format_address(address))
             client.close()
+            log.debug("refused %s", format_address(address))
             return
         before = self.stats.connections
         self.stats.accepted()
@@ -343,6 +342,7 @@ class WorkerProcess:
     def beat(self) -> None:
         """Tell the master that the loop turns, and check the limits now and then."""
         self.stats.beat(*self.service.oldest())
+        look_after_log()
         now = monotonic()
         if now < self.next_check or self.signalled.is_set():
             return

@@ -22,8 +22,9 @@ from typing import Any
 from greenlet import getcurrent
 
 from .. import native
+from ..logs.loggers import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 LEAST_SECONDS = 0.4  # what there is when the drain has used its time up: the master kills after 0.5
 LOG_SECONDS = 0.1  # what the log of a process that hangs gets
@@ -52,7 +53,8 @@ def limit_farewell(seconds: float, code: int) -> None:
 
 def _log_hang(seconds: float, frame: FrameType | None) -> None:
     stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
-    log.error("the end of the process takes too long, so it is cut off here:\n%s", stack.rstrip())
+    text = "the end of the process takes too long, so it is cut off here"
+    log.log(logging.ERROR, text, stacks=stack.rstrip())
 
 
 def run_exit_functions(patience: float) -> None:

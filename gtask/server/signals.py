@@ -16,7 +16,6 @@ User code sets its handlers by `signal.signal` as everywhere, with three differe
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 from collections.abc import Callable, Collection, Mapping
@@ -28,8 +27,9 @@ from gevent._hub_local import get_hub_if_exists
 from greenlet import getcurrent
 
 from .. import native
+from ..logs.loggers import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 Handler = Callable[[int, Any], object]
 

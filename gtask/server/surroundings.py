@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import resource
 
 from ..config import Settings
+from ..logs.loggers import get_logger
 from ..process import resident_bytes
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 OWN_DESCRIPTORS = 16  # what a worker has open besides connections, about
 

@@ -439,7 +439,7 @@ def test_a_function_that_hangs_costs_a_line(spawn, how: str):
     started = time.monotonic()
     assert worker.stop() == 0
     assert time.monotonic() - started < 3 * SLOWNESS
-    assert "the end of the process takes too long, so it is cut off here:" in worker.text
+    assert "the end of the process takes too long, so it is cut off here\n" in worker.text
     assert "run_exit_functions" in worker.text
 
 
