@@ -66,6 +66,7 @@ class Worker:
 
     name: str
     count: int
+    handler: str
     max_frame_bytes: int
     max_send_buffer_bytes: int
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import ssl
 from time import monotonic
 from typing import Any
 
 from ..address import Address, parse_address
 from ..compiled import mypyc_attr
+from ..logs.loggers import get_logger
 from ..protocols.text import MAX_FRAME_BYTES, TextDecoder
 from .connection import (
     CONNECT_FAILED,
@@ -21,7 +21,7 @@ from .connection import (
 from .connector import Connector
 from .stream import State
 
-log = logging.getLogger("gtask.connection")
+log = get_logger("gtask.connection")
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

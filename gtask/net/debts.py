@@ -10,13 +10,13 @@ kind, whoever has stood still longest.
 
 from __future__ import annotations
 
-import logging
 from time import monotonic
 from typing import Any, Final
 
 from ..compiled import mypyc_attr
+from ..logs.loggers import get_logger
 
-log = logging.getLogger("gtask.connection")
+log = get_logger("gtask.connection")
 
 MAX_BYTES: Final = 256 * 1024 * 1024
 SEND_SECONDS: Final = 30.0

@@ -50,8 +50,8 @@ class Host(Protocol):
     def admit(self, client: Any, address: Any) -> None:
         """Serve the connection."""
 
-    def poll(self) -> None:
-        """Serve what has come already."""
+    def serve_newest(self) -> None:
+        """Serve what has come already on that connection."""
 
 
 class Overflow:
@@ -127,7 +127,7 @@ class Overflow:
             if found is None:
                 return
             self._host.admit(*found)
-            self._host.poll()  # what was sent is there: its call has its turn now
+            self._host.serve_newest()  # its call is there, and has its turn now
 
     def look(self) -> None:
         """Take connections that nobody else will take soon; see what those want that were taken."""

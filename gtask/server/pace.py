@@ -7,11 +7,11 @@ too many calls, too large ones, and answers that the peer does not take.
 
 from __future__ import annotations
 
-import logging
 from time import monotonic
 from typing import Any, Final
 
 from ..errors import INVALID_REQUEST, OVERLOADED, ProtocolError
+from ..logs.loggers import get_logger
 from ..net.poller import Poller
 from ..net.stream import OPEN, State
 from ..protocols.messages import BARE, notification, protocol_error_reply
@@ -20,7 +20,7 @@ from .engine import Engine
 from .execution import Execution
 from .replies import ReplyingStream
 
-log = logging.getLogger("gtask.connection")
+log = get_logger("gtask.connection")
 
 MAX_OUTSTANDING: Final = 1000  # blocked or waiting calls of one connection; past it, it is not read
 SHARES: Final = 4  # one connection may have a quarter of what the arguments of all may take
@@ -38,6 +38,7 @@ class PacedConnection(ReplyingStream):
         "_has_ended",
         "_inbox",
         "_inbox_bytes",
+        "_is_fresh",
         "_kept_bytes",
         "_last_words",
         "_outstanding",
@@ -58,6 +59,7 @@ class PacedConnection(ReplyingStream):
         self._last_words = b""  # the reply to a frame that was too long
         self._has_ended = False  # the peer sends no more
         self._speaks_rpc = False
+        self._is_fresh = True  # nothing was answered yet
 
     def __repr__(self) -> str:
         return f"<TaskConnection {self.peer} {State(self.state).name} {self._outstanding}>"
@@ -194,6 +196,9 @@ class PacedConnection(ReplyingStream):
         self.corked_since = 0.0
         if self._replies:
             self.send_replies()
+        if self._is_fresh:
+            self._is_fresh = False
+            self.engine.stats.answered()
         if (
             self._inbox
             or self._outstanding
@@ -304,4 +309,4 @@ class PacedConnection(ReplyingStream):
         if self._outstanding:
             self.engine.turns.resume(self)
         self.engine.connections.discard(self)
-        self.engine.stats.closed(self.bytes_read, self.bytes_written)
+        self.engine.stats.closed(self.bytes_read, self.bytes_written, was_fresh=self._is_fresh)

@@ -61,7 +61,7 @@ class Process:
         self.admitted.append((client.recv(1000, _socket.MSG_DONTWAIT), address))
         client.close()
 
-    def poll(self):
+    def serve_newest(self):
         if self.admitted and self.admitted[-1][0] == CALL:
             self.run(1)
 
