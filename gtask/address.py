@@ -31,6 +31,11 @@ class Address:
         return bool(self.path)
 
     @property
+    def server_name(self) -> str:
+        """The host as certificates name it: without the final dot, and without a scope."""
+        return self.host.partition("%")[0].removesuffix(".")
+
+    @property
     def sockaddr(self) -> str | tuple[str, int]:
         """What `socket.bind` and `socket.connect` take."""
         return self.path or (self.host, self.port)

@@ -7,16 +7,33 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sized
+from math import inf
+from typing import Any, Protocol
 
 from ..address import Address
 from ..net.reactor import Reactor
+from .record import Record
 
 log = logging.getLogger("gtask.client")
 
+COMPARED = 8  # connections of which the least loaded gets a call
 FIRST_PAUSE = 0.1  # seconds after the first failure; doubled with each further one
 MAX_PAUSE = 10.0
+
+
+class Loadable(Protocol):
+    """What is asked of a connection that is to take a call."""
+
+    @property
+    def calls(self) -> Sized:
+        """Those that are on it."""
+        ...
+
+    @property
+    def capacity(self) -> float:
+        """How many these may be."""
+        ...
 
 
 class Endpoint:
@@ -29,6 +46,9 @@ class Endpoint:
     Attributes:
         in_use: connections that are opening or take calls.
         failures: connections that failed, one after the other.
+        load: calls on its connections.
+        ready: its connections that take calls, the one that was given a call last at the end.
+        record: how it has answered lately.
         why: the last failure.
         goaway_at: when it last sent its callers elsewhere, on the monotonic clock; 0: never.
     """
@@ -43,6 +63,9 @@ class Endpoint:
         self.address = address
         self.in_use = 0
         self.failures = 0
+        self.load = 0
+        self.ready: list[Any] = []
+        self.record = Record()
         self.why = ""
         self.goaway_at = 0.0
         self._limit = limit
@@ -63,6 +86,25 @@ class Endpoint:
         """One more connection may be opened."""
         limit = 1 if self.failures else self._limit
         return self._timer is None and self.in_use < limit
+
+    def least_loaded(self) -> Any:
+        """Of the connections that were given a call longest ago, so that equals share; or None."""
+        best, least, left = None, inf, COMPARED
+        connection: Loadable
+        for connection in self.ready:
+            load = len(connection.calls)
+            if load < least and load < connection.capacity:
+                best, least = connection, load
+                if not load:
+                    break
+            if best is not None:
+                left -= 1
+                if not left:
+                    break
+        if best is not None and len(self.ready) > 1:
+            self.ready.remove(best)
+            self.ready.append(best)
+        return best
 
     def failed(self, why: str) -> None:
         """Leave it alone for a while, the longer the more often it failed."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
 from gevent import monkey
@@ -38,6 +38,8 @@ class Runner(greenlet):
                 pass  # killed by somebody: not an error
             except BaseException:  # the edge: whatever it was, the hub must go on
                 log.exception("a callback failed")
+            if self.gr_context:  # what one has set is nothing to the next
+                self.gr_context = None
             if len(idle) >= MAX_IDLE:
                 return
             idle.append(self)
@@ -49,6 +51,13 @@ class Runner(greenlet):
                 return
 
 
+class Lingering(Protocol):
+    """A socket that is closed here."""
+
+    def end(self) -> None:
+        """Close it in any case."""
+
+
 class Reactor:
     """What connections of one hub share. Get it by `current_reactor()`.
 
@@ -56,12 +65,14 @@ class Reactor:
         hub: the gevent hub of this native thread.
         loop: its event loop.
         idle: parked greenlets.
+        lingering: sockets that are closed here, and wait for the peer to see it.
     """
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub
         self.loop = hub.loop
         self.idle: list[Runner] = []
+        self.lingering: set[Lingering] = set()
 
     def run(self, work: Callable[..., Any], *args: Any) -> None:
         """Run `work(*args)` in a greenlet; returns when it ends or first blocks.

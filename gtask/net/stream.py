@@ -277,6 +277,7 @@ class _Lingerer:
     """
 
     def __init__(self, reactor: Reactor, socket: Any) -> None:
+        self._reactor = reactor
         self._socket = socket
         self._left = LINGER_BYTES
         try:
@@ -287,7 +288,8 @@ class _Lingerer:
         self._reader = reactor.loop.io(socket.fileno(), READ)
         self._timer = reactor.loop.timer(LINGER_SECONDS)
         self._reader.start(self._readable)
-        self._timer.start(self._end)
+        self._timer.start(self.end)
+        reactor.lingering.add(self)
 
     def _readable(self) -> None:
         try:
@@ -298,9 +300,11 @@ class _Lingerer:
             data = b""
         self._left -= len(data)
         if not data or self._left < 0:
-            self._end()
+            self.end()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Close it in any case."""
+        self._reactor.lingering.discard(self)
         for watcher in (self._reader, self._timer):
             watcher.stop()
             watcher.close()

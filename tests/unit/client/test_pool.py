@@ -76,10 +76,23 @@ HISTORIES: list[tuple[str, dict[str, Any], str, dict[int, str]]] = [
         {1: "ok"},
     ),
     (
-        "connected, but no answer",
+        "connected, but no answer: the server may be busy, so the call waits, and others are tried",
         {"connect_timeout": 1.0, "patience": 1.4},
-        "call, connect 0, wait 1.1, 0 CLOSED, 1 waiting, wait 0.2, refuse 1, wait 0.3",
+        "call, connect 0, wait 1.1, 0 PROBING, 1 waiting, wait 0.2, connect 1, wait 1, 1 CLOSED,"
+        " wait 9, 0 PROBING, 1 waiting, pong 0, 1 on 0, answer 1",
+        {1: "ok"},
+    ),
+    (
+        "connected, but no answer; then it goes away, and cannot be reached any more",
+        {"connect_timeout": 1.0, "patience": 1.4},
+        "call, connect 0, wait 2, refuse 1, 1 waiting, lose 0",
         {1: "WorkerLost unsent"},
+    ),
+    (
+        "a silent one is not kept when no call waits any more",
+        {"connect_timeout": 1.0},
+        "call timeout=1.5, connect 0, wait 1.1, 0 PROBING, wait 1, 0 CLOSED",
+        {1: "TaskTimedOut"},
     ),
     # -- a connection that is lost
     ("lost after it was sent", {}, "call, up 0, lose 0", {1: "WorkerLost sent"}),

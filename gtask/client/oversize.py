@@ -1,0 +1,58 @@
+"""`Skipper`: drops an answer that is too long, and tells whose it was by its ends.
+
+So it costs its own call, and not the connection with all others. The id is the last member of the
+answer of a gtask server, and among the first ones of the answers of others.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ..errors import FrameTooLong, InternalError
+
+ENDS = 200  # octets that are kept of either end
+MAX_FRAMES = 16  # as many times the limit are skipped, and in any case
+MAX_BYTES = 64 * 1024 * 1024  # so many octets; what is longer has no end
+
+_LAST = re.compile(rb'[,{]\s*"id"\s*:\s*(\d{1,18})\s*\}\s*\Z')
+_FIRST = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(\d{1,18})\s*,')
+
+
+class Skipper:
+    """Takes the octets of one frame from its beginning to its line feed.
+
+    Args:
+        limit: octets, which the frame has passed.
+        has_head: the first octets given will be the frame's first.
+    """
+
+    def __init__(self, limit: int, *, has_head: bool) -> None:
+        self._size = 0
+        self._limit = limit
+        self._room = ENDS if has_head else 0  # octets that the head still lacks
+        self._head = b""
+        self._tail = b""
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Drop `data`; returns what follows the frame once that has ended.
+
+        Raises:
+            FrameTooLong: it is not going to.
+        """
+        frame, end, rest = data.partition(b"\n")
+        self._size += len(frame)
+        self._head += frame[: self._room]
+        self._room = max(0, self._room - len(frame))
+        self._tail = (self._tail + frame[-ENDS:])[-ENDS:]
+        if self._size > max(MAX_FRAMES * self._limit, MAX_BYTES):
+            raise FrameTooLong(self._limit)
+        return rest if end else None
+
+    def id(self) -> int:
+        """Of the call that it answers; 0, which no call has, if that cannot be told."""
+        found = _LAST.search(self._tail) or _FIRST.match(self._head)
+        return int(found[1]) if found else 0
+
+    def error(self) -> InternalError:
+        """What the caller is told."""
+        return InternalError(f"the answer is longer than {self._limit} bytes")
