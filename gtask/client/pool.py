@@ -15,7 +15,15 @@ from time import monotonic
 from typing import Any
 
 from ..address import Address
-from ..errors import Draining, Overloaded, TaskCancelled, TaskError, TaskTimedOut, WorkerLost
+from ..errors import (
+    Draining,
+    Overloaded,
+    TaskCancelled,
+    TaskError,
+    TaskTimedOut,
+    UnknownTask,
+    WorkerLost,
+)
 from ..net.reactor import Reactor
 from .budget import RetryBudget
 from .calls import Call
@@ -149,7 +157,7 @@ class ConnectionPool:
 
     def _fail(self, call: Call, error: TaskError, endpoint: Endpoint | None = None) -> None:
         """End a call with `error`, or repeat it if it may be repeated, elsewhere at first."""
-        if error.retryable and call._retries > 0:
+        if call._retries > 0 and (error.retryable or self._may_be_known_elsewhere(error, endpoint)):
             now, delay = monotonic(), _delay(call, error)
             if now + delay < call._deadline and self._budget.spend(self._latest_id, now):
                 call._retries -= 1
@@ -157,6 +165,12 @@ class ConnectionPool:
                 self._dispatch_later(call, delay)
                 return
         self._finish(call, error)
+
+    def _may_be_known_elsewhere(self, error: TaskError, endpoint: Endpoint | None) -> bool:
+        """Not every host may have the task yet, while new code is rolled out."""
+        return type(error) is UnknownTask and any(
+            each.ready for each in self.endpoints if each is not endpoint
+        )
 
     def _move(self, call: Call, error: TaskError, endpoint: Endpoint) -> None:
         """Make a call elsewhere that a draining server did not start."""

@@ -116,9 +116,10 @@ class RpcConnection(ClientConnection):
 
     def _leave(self) -> None:
         """The server has sent us away; if it always does so at once, that is a failure."""
-        if self.stage is READY and not self._has_answered and not self._has_asked():
-            if monotonic() - self._ready_at < MIN_LIFE_SECONDS:
-                self._owner.connection_useless(self, "the server sends its callers away")
+        was_of_use = self._has_answered or self._has_asked()
+        is_young = monotonic() - self._ready_at < MIN_LIFE_SECONDS
+        if self.stage is READY and is_young and not was_of_use:
+            self._owner.connection_useless(self, "the server sends its callers away")
         self.drain()
 
     def _read(self, data: bytes, answers: list[Answer], reporting: list[Call]) -> None:

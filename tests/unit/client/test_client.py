@@ -9,8 +9,7 @@ import threading
 
 import pytest
 
-from gtask.client import TaskClient
-from gtask.client import life
+from gtask.client import TaskClient, life
 
 from .peers import wait_for
 
