@@ -176,7 +176,11 @@ class Call:
         self._must_be_at_home()
         if self.done:
             self._owner.reactor.loop.run_callback(callback, self)
-        elif self._links is None:
+        else:
+            self._link(callback)
+
+    def _link(self, callback: Callable[[Call], Any]) -> None:
+        if self._links is None:
             self._links = [callback]
         else:
             self._links.append(callback)
@@ -205,11 +209,12 @@ class Call:
     def _wait(self) -> None:
         hub = self._owner.reactor.hub
         current = getcurrent()
-        self._must_be_at_home()
+        if get_hub_if_exists() is not hub:
+            self._must_be_at_home()
         if current is hub:
             raise RuntimeError("a call cannot be waited for in the hub, which would have to go on")
         switch = current.switch
-        self.rawlink(switch)
+        self._link(switch)
         try:
             while not self.done:
                 hub.switch()

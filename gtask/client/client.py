@@ -141,11 +141,9 @@ class TaskClient:
             timeout = self.timeout
         limit = DEFAULT_TIMEOUT if timeout is None else timeout or inf
         find = running_task.get()
-        task: Adopter | None = None if find is None else find()
-        if task is not None and task.deadline is not None:
-            left = max(MIN_TIMEOUT, task.deadline - monotonic())
-            limit = left if timeout is None else min(limit, left)
-            timeout = limit
+        if find is not None:
+            task: Adopter | None = find()
+            timeout, limit = _within(task, timeout, limit)
         pool = self._pools.get(_native_thread()) or self._new_pool()
         call = Call(
             pool,
@@ -160,7 +158,7 @@ class TaskClient:
             self.retries if retries is None else retries,
         )
         pool.submit(call)
-        if task is not None:
+        if find is not None and task is not None:
             task.adopt(call)
         return call
 
@@ -207,6 +205,17 @@ class TaskClient:
         life.enter(self, pool)
         pool.is_closed = self._is_closed
         return pool
+
+
+def _within(
+    task: Adopter | None, timeout: float | None, limit: float
+) -> tuple[float | None, float]:
+    """What a call's `timeout`, for the server, and limit, for us, are in a task with its own."""
+    if task is None or task.deadline is None:
+        return timeout, limit
+    left = max(MIN_TIMEOUT, task.deadline - monotonic())
+    limit = left if timeout is None else min(limit, left)
+    return limit, limit
 
 
 def _text_address(endpoint: str | Address) -> Address:

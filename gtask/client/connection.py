@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Final, Protocol
 from ..errors import TaskError
 from ..net.connector import Connector
 from ..net.reactor import Reactor
-from ..net.stream import State, Stream
+from ..net.stream import OPEN, State, Stream
 from ..protocols.text import TextDecoder
 from .calls import Call
 from .endpoint import Endpoint
@@ -221,8 +221,10 @@ class ClientConnection(Stream):
     def end(self, reason: str) -> None:
         """Send what was put here in this iteration of the loop, and close."""
         if self.state == State.OPEN:
-            has_words = bool(self._batch)
-            self._flush()
+            batch = self._batch
+            has_words = bool(batch)
+            if has_words:
+                self._send(batch)
             self._close(reason, linger=has_words)
         else:
             self._abort(reason)
@@ -281,23 +283,22 @@ class ClientConnection(Stream):
     def _post(self, line: bytes) -> int:
         """Put a line into the batch; returns where it ends in all output."""
         if not self._batch:
-            self._reactor.loop.run_callback(self._look_and_flush)
+            self._reactor.loop.run_callback(self._flush)
         self._batch.append(line)
         self._queued += len(line)
         return self._queued
 
-    def _look_and_flush(self) -> None:
+    def _flush(self) -> None:
         """Send the batch, unless the peer turns out to have said goodbye; hub only."""
         now = monotonic()
         if now - self.heard_at > FRESH_SECONDS and now - self._looked_at > FRESH_SECONDS:
             self._looked_at = now
             self.look()
-        self._flush()
-
-    def _flush(self) -> None:
         batch = self._batch
-        if not batch or self.state != State.OPEN:
-            return
+        if batch and self.state == OPEN:
+            self._send(batch)
+
+    def _send(self, batch: list[bytes]) -> None:
         data = batch[0] if len(batch) == 1 else b"".join(batch)
         batch.clear()
         self._handed_on = self._queued

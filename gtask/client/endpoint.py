@@ -12,6 +12,7 @@ from math import inf
 from typing import Any, Protocol
 
 from ..address import Address
+from ..errors import TaskError
 from ..net.reactor import Reactor
 from .record import Record
 
@@ -30,17 +31,13 @@ class Loadable(Protocol):
         """Those that are on it."""
         ...
 
-    @property
-    def capacity(self) -> float:
-        """How many these may be."""
-        ...
-
 
 class Endpoint:
     """One address of a service, as one pool sees it.
 
     Args:
         limit: connections that may be in use at once.
+        capacity: calls that a connection takes at once.
         try_again: called with the endpoint in the hub when it was down for long enough.
 
     Attributes:
@@ -48,7 +45,7 @@ class Endpoint:
         failures: connections that failed, one after the other.
         load: calls on its connections.
         ready: its connections that take calls, the one that was given a call last at the end.
-        record: how it has answered lately.
+        record: of its bad answers lately; None if there were none.
         why: the last failure.
         goaway_at: when it last sent its callers elsewhere, on the monotonic clock; 0: never.
     """
@@ -59,16 +56,18 @@ class Endpoint:
         address: Address,
         limit: int,
         try_again: Callable[[Endpoint], None],
+        capacity: float = inf,
     ) -> None:
         self.address = address
         self.in_use = 0
         self.failures = 0
         self.load = 0
         self.ready: list[Any] = []
-        self.record = Record()
+        self.record: Record | None = None
         self.why = ""
         self.goaway_at = 0.0
         self._limit = limit
+        self._capacity = capacity
         self._reactor = reactor
         self._try_again = try_again
         self._timer: Any = None  # while down
@@ -89,11 +88,11 @@ class Endpoint:
 
     def least_loaded(self) -> Any:
         """Of the connections that were given a call longest ago, so that equals share; or None."""
-        best, least, left = None, inf, COMPARED
+        best, least, left = None, self._capacity, COMPARED
         connection: Loadable
         for connection in self.ready:
             load = len(connection.calls)
-            if load < least and load < connection.capacity:
+            if load < least:
                 best, least = connection, load
                 if not load:
                     break
@@ -105,6 +104,28 @@ class Endpoint:
             self.ready.remove(best)
             self.ready.append(best)
         return best
+
+    def score(self, usual: float, now: float) -> float:
+        """What to compare it by where it has a record; its load, and more.
+
+        Args:
+            usual: calls that an endpoint has on average.
+        """
+        assert self.record is not None
+        score = self.record.score(self.load, usual, now)
+        self._forget_record()
+        return score
+
+    def note(self, errors: list[TaskError | None], now: float) -> None:
+        """It has answered calls, None standing for a result."""
+        if self.record is not None:
+            for error in errors:
+                self.record.note(error, now)
+            self._forget_record()
+
+    def _forget_record(self) -> None:
+        if self.record is not None and self.record.is_clean:
+            self.record = None
 
     def failed(self, why: str) -> None:
         """Leave it alone for a while, the longer the more often it failed."""

@@ -35,19 +35,26 @@ class Fleet:
     def __init__(
         self, reactor: Reactor, addresses: list[Address], options: Options, owner: ConnectionOwner
     ) -> None:
+        self._kind = BareConnection if options.dialect == "bare" else RpcConnection
         self.connections: list[ClientConnection] = []
-        self.endpoints = [
-            Endpoint(reactor, address, options.connections, self._try_again)
-            for address in addresses
-        ]
+        self.endpoints: list[Endpoint] = []
+        self._in_turn: list[Endpoint] = []  # the one that was given a call last at the end
+        for address in addresses:
+            limit, capacity = options.connections, self._kind.capacity
+            self.add(Endpoint(reactor, address, limit, self._try_again, capacity))
         self.can_grow = True
         self.is_thin = True
         self._reactor = reactor
         self._options = options
         self._owner = owner
-        self._kind = BareConnection if options.dialect == "bare" else RpcConnection
-        # Where to begin to compare: programs that make one call each shall not all begin alike.
-        self._first = random.randrange(len(self.endpoints))
+
+    def add(self, endpoint: Endpoint) -> None:
+        """Take one more endpoint into use, at any place in turn.
+
+        Programs that make one call each shall not all begin with the same one.
+        """
+        self.endpoints.append(endpoint)
+        self._in_turn.insert(random.randrange(len(self.endpoints)), endpoint)
 
     def pick(self, avoid: Endpoint | None) -> ClientConnection | None:
         """The connection for the next call, or None.
@@ -55,40 +62,37 @@ class Fleet:
         Args:
             avoid: an endpoint to be taken only if there is no other.
         """
-        endpoints = self.endpoints
-        if len(endpoints) == 1:
-            chosen: ClientConnection | None = endpoints[0].least_loaded()
-            return chosen
         endpoint = self._pick_endpoint(avoid) or avoid
-        connection = None if endpoint is None else endpoint.least_loaded()
+        connection: ClientConnection | None = None
+        if endpoint is not None:
+            connection = endpoint.least_loaded()
         if connection is None:  # of those that take one call at a time another may be free
-            free = (each.least_loaded() for each in endpoints if each.ready)
+            free = (each.least_loaded() for each in self.endpoints if each.ready)
             connection = next((each for each in free if each is not None), None)
         return connection
 
     def _pick_endpoint(self, avoid: Endpoint | None) -> Endpoint | None:
-        """The one with the fewest calls of those that come next, in turns."""
-        endpoints, count = self.endpoints, len(self.endpoints)
+        """The one with the fewest calls of those that come next, in turn."""
         best, least, left = None, inf, COMPARED
-        for place in range(self._first, self._first + count):
-            endpoint = endpoints[place % count]
+        for endpoint in self._in_turn:
             if not endpoint.ready or endpoint is avoid:
                 continue
-            score = endpoint.load + 1.0 if endpoint.record.is_clean else self._score(endpoint)
+            score = endpoint.load if endpoint.record is None else self._score(endpoint)
             if score < least:
-                best, least, first = endpoint, score, place
-                if score == 1.0:
+                best, least = endpoint, score
+                if not score:
                     break
             left -= 1
             if not left:
                 break
-        if best is not None:
-            self._first = (first + 1) % count
+        if best is not None and len(self._in_turn) > 1:
+            self._in_turn.remove(best)
+            self._in_turn.append(best)
         return best
 
     def _score(self, endpoint: Endpoint) -> float:
         loads = [each.load for each in self.endpoints if each.ready]
-        return endpoint.record.score(endpoint.load, sum(loads) / len(loads), monotonic())
+        return endpoint.score(sum(loads) / len(loads), monotonic())
 
     # -- more connections, and fewer ------------------------------------------------------------
 

@@ -19,17 +19,16 @@ _FIRST = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(\d{
 
 
 class Skipper:
-    """Takes the octets of one frame from its beginning to its line feed.
+    """Takes the octets of one frame to its line feed, and best of all from its beginning.
 
     Args:
         limit: octets, which the frame has passed.
-        has_head: the first octets given will be the frame's first.
     """
 
-    def __init__(self, limit: int, *, has_head: bool) -> None:
+    def __init__(self, limit: int) -> None:
         self._size = 0
         self._limit = limit
-        self._room = ENDS if has_head else 0  # octets that the head still lacks
+        self._room = ENDS  # octets that the head still lacks
         self._head = b""
         self._tail = b""
 

@@ -32,6 +32,7 @@ from .deadlines import Deadlines
 from .endpoint import Endpoint
 from .fleet import Fleet
 from .options import Options
+from .record import Record
 from .sharing import Sharing
 
 FIRST_DELAY = 0.05  # seconds before the first repetition; doubled with each further one
@@ -58,7 +59,6 @@ class ConnectionPool:
         self.deadlines = Deadlines(reactor, self.calls, self._check)
         self.next_id = itertools.count(1).__next__
         self.is_closed = False
-        self._latest_id = 0
         self._budget = RetryBudget(monotonic())
         self._fleet = Fleet(reactor, addresses, options, self)
         self._sharing = Sharing(reactor, self._end_sharing, self._step)
@@ -70,7 +70,6 @@ class ConnectionPool:
 
     def submit(self, call: Call) -> None:
         """Take a new call."""
-        self._latest_id = call.id
         self.calls[call.id] = call
         if self.is_closed:
             self._finish(call, TaskCancelled("the client is closed"))
@@ -159,7 +158,8 @@ class ConnectionPool:
         """End a call with `error`, or repeat it if it may be repeated, elsewhere at first."""
         if call._retries > 0 and (error.retryable or self._may_be_known_elsewhere(error, endpoint)):
             now, delay = monotonic(), _delay(call, error)
-            if now + delay < call._deadline and self._budget.spend(self._latest_id, now):
+            made = next(reversed(self.calls), call.id)  # calls are numbered
+            if now + delay < call._deadline and self._budget.spend(made, now):
                 call._retries -= 1
                 call._avoid = endpoint
                 self._dispatch_later(call, delay)
@@ -188,7 +188,10 @@ class ConnectionPool:
     def _dispatch(self, call: Call) -> None:
         """Put a call on a connection, or have it wait for one."""
         fleet = self._fleet
-        connection = fleet.pick(call._avoid)
+        if len(self.endpoints) == 1:
+            connection = self.endpoints[0].least_loaded()
+        else:
+            connection = fleet.pick(call._avoid)
         if fleet.can_grow and (connection is None or connection.calls or fleet.is_thin):
             self._grow(len(self.waiting) + 1)
         if connection is None or (connection.calls and self._sharing.is_on):
@@ -212,7 +215,7 @@ class ConnectionPool:
     def _check(self, call: Call, now: float) -> None:
         """A call's time has come: for its end, for giving up, or for the next try."""
         if now >= call._deadline:
-            self._time_out(call, now)
+            self._time_out(call)
         elif call.id in self.waiting:
             if now > call._give_up_at + LATE_SECONDS:
                 self._wait(call)  # nothing has run the loop, so nobody can have come back
@@ -222,10 +225,10 @@ class ConnectionPool:
             call._retry_at = inf
             self._dispatch(call)
 
-    def _time_out(self, call: Call, now: float) -> None:
+    def _time_out(self, call: Call) -> None:
         connection = self._carrier(call)
-        if connection is not None and now > call._deadline + LATE_SECONDS:
-            connection.look()  # nothing has run the loop, so the answer may be there
+        if connection is not None:
+            connection.look()  # the answer may be there, if nothing has run the loop for a while
             if call.done:
                 return
         connection = self._withdraw(call, TaskTimedOut(f"{call.function}: no result in time"))
@@ -306,15 +309,15 @@ class ConnectionPool:
         if endpoint.failures and any(type(error) is not Draining for _, _, error in answers):
             endpoint.worked()
             self._fleet.recount()
-        if not endpoint.record.is_clean:
-            for _, _, error in answers:
-                endpoint.record.note(error, monotonic())
+        if endpoint.record is not None:
+            endpoint.note([error for _, _, error in answers], monotonic())
         if self.waiting and connection.stage is READY and not connection.calls:
             self._serve(1)  # calls that wait for other connections to open
 
     def _refused(self, call: Call, error: TaskError, connection: ClientConnection) -> None:
         endpoint = connection.endpoint
-        endpoint.record.is_clean = False
+        if endpoint.record is None:
+            endpoint.record = Record()
         if type(error) is Draining:
             connection.drain()
             self._endpoint_failed(endpoint, error.message)

@@ -18,14 +18,9 @@ REFUSALS = (Overloaded, Draining, UnknownTask)  # another endpoint may do better
 
 
 class Record:
-    """Shares of an endpoint's latest answers, from 0 to 1, which fade with time.
-
-    Attributes:
-        is_clean: nothing bad is known.
-    """
+    """Shares of an endpoint's latest answers, from 0 to 1, which fade with time."""
 
     def __init__(self) -> None:
-        self.is_clean = True
         self._failed = 0.0  # answered with any error
         self._refused = 0.0  # with one of `REFUSALS`
         self._at = 0.0  # when they were brought up to date, on the monotonic clock
@@ -35,7 +30,11 @@ class Record:
         self._fade(now)
         self._failed += WEIGHT * ((error is not None) - self._failed)
         self._refused += WEIGHT * (isinstance(error, REFUSALS) - self._refused)
-        self._see_whether_clean()
+
+    @property
+    def is_clean(self) -> bool:
+        """There is nothing bad to tell any more."""
+        return max(self._failed, self._refused) < FORGOTTEN
 
     def score(self, load: float, usual: float, now: float) -> float:
         """What to compare endpoints by; the least one gets the next call.
@@ -45,14 +44,11 @@ class Record:
             usual: calls that an endpoint has on average.
         """
         self._fade(now)
-        self._see_whether_clean()
-        return (max(load, self._failed * usual) + 1.0) * (1.0 + AVERSION * self._refused)
+        own = max(load, self._failed * usual)
+        return (own + 1.0) * (1.0 + AVERSION * self._refused) - 1.0
 
     def _fade(self, now: float) -> None:
         factor = 0.5 ** ((now - self._at) / HALF_LIFE)
         self._failed *= factor
         self._refused *= factor
         self._at = now
-
-    def _see_whether_clean(self) -> None:
-        self.is_clean = max(self._failed, self._refused) < FORGOTTEN

@@ -95,7 +95,10 @@ class RpcConnection(ClientConnection):
             failure = f"not a JSON-RPC peer: {caught.message}"
         except Exception as caught:  # the edge to a peer that may say anything
             failure = f"not a JSON-RPC peer: {type(caught).__name__}"
-        self._account(answers)
+        if answers:
+            self.endpoint.load -= len(answers)
+            self._has_answered = True
+            self._owner.calls_answered(self, answers)
         if self.stage is not READY and not failure:
             self._heard()
         if self._is_sent_away:
@@ -107,12 +110,6 @@ class RpcConnection(ClientConnection):
                 call._announce()
         if failure:
             self._abort(failure)
-
-    def _account(self, answers: list[Answer]) -> None:
-        if answers:
-            self.endpoint.load -= len(answers)
-            self._has_answered = True
-            self._owner.calls_answered(self, answers)
 
     def _leave(self) -> None:
         """The server has sent us away; if it always does so at once, that is a failure."""
@@ -132,7 +129,6 @@ class RpcConnection(ClientConnection):
         calls = self.calls
         if self._skipper is not None:
             data = self._skip(data, answers)
-        is_mid_frame = self._decoder.is_mid_frame
         frames = self._decoder.feed(data)
         for frame in frames:
             message = loads(frame)
@@ -149,8 +145,7 @@ class RpcConnection(ClientConnection):
                 answers.append((call, None, error))
         if self._decoder.failed:
             self._decoder = TextDecoder(self._options.max_frame_bytes)
-            has_head = bool(frames) or not is_mid_frame
-            self._skipper = Skipper(self._options.max_frame_bytes, has_head=has_head)
+            self._skipper = Skipper(self._options.max_frame_bytes)
             rest = data.split(b"\n", len(frames))[-1]
             self._read(rest, answers, reporting)
 

@@ -46,7 +46,7 @@ def test_what_was_not_sent_moves_to_another_endpoint(peer, connect):
     wait_for(lambda: ready(client)[0]._buffered > 5_000_000)
     other = peer(lambda line: line.result(line.message["params"][0]))
     pool = pool_of(client)  # as if there had been two endpoints all along
-    pool.endpoints.append(Endpoint(pool.reactor, parse_address(other.url), 1, pool.open))
+    pool._fleet.add(Endpoint(pool.reactor, parse_address(other.url), 1, pool.open))
     pool.open(pool.endpoints[1])
     wait_for(lambda: len(ready(client)) == 2)
     reset(stuck.sockets[0])

@@ -150,7 +150,7 @@ class World:
         for module in ("bare", "calls", "connection", "deadlines", "fleet", "pool", "rpc"):
             self._patch.setattr(f"gtask.client.{module}.monotonic", lambda: self.now)
         longest = SimpleNamespace(
-            uniform=lambda _shortest, longest: longest, randrange=lambda count: 0
+            uniform=lambda _shortest, longest: longest, randrange=lambda count: count - 1
         )
         for module in ("connection", "endpoint", "fleet", "pool"):  # jitter at its longest
             self._patch.setattr(f"gtask.client.{module}.random", longest)
@@ -291,6 +291,8 @@ class World:
         for endpoint in self.pool.endpoints:
             connections = [each for each in self.pool.connections if each.endpoint is endpoint]
             assert endpoint.in_use == sum(each.stage <= READY for each in connections)
+            assert endpoint.load == sum(len(each.calls) for each in connections)
+            assert {*endpoint.ready} == {each for each in connections if each.stage is READY}
 
     def finish(self) -> None:
         """Close the pool: then every call has ended once, and nothing is left."""
