@@ -6,7 +6,7 @@ import logging
 from time import monotonic
 from typing import Any
 
-from ..errors import FrameTooLong, ProtocolError, TaskError
+from ..errors import FrameTooLong, InternalError, ProtocolError, TaskError
 from ..net.reactor import Reactor
 from ..protocols.jsontext import loads
 from ..protocols.requests import encode_cancel, encode_ping, encode_rpc
@@ -24,7 +24,7 @@ from .connection import (
 )
 from .endpoint import Endpoint
 from .options import Options
-from .oversize import Skipper
+from .unreadable import ENDS, Skipper, id_of
 
 log = logging.getLogger("gtask.client")
 
@@ -131,7 +131,11 @@ class RpcConnection(ClientConnection):
             data = self._skip(data, answers)
         frames = self._decoder.feed(data)
         for frame in frames:
-            message = loads(frame)
+            try:
+                message = loads(frame)
+            except ProtocolError as error:
+                self._answer_unread(id_of(frame[:ENDS], frame[-ENDS:]), error, answers)
+                continue
             id = message.get("id") if type(message) is dict else None
             call = calls.get(id) if type(id) is int else None
             if call is None:
@@ -140,9 +144,9 @@ class RpcConnection(ClientConnection):
                 del calls[call.id]
                 answers.append((call, message["result"], None))
             elif "error" in message:
-                error = TaskError.from_dict(message["error"])
+                failure = TaskError.from_dict(message["error"])
                 del calls[call.id]
-                answers.append((call, None, error))
+                answers.append((call, None, failure))
         if self._decoder.failed:
             self._decoder = TextDecoder(self._options.max_frame_bytes)
             self._skipper = Skipper(self._options.max_frame_bytes)
@@ -159,12 +163,22 @@ class RpcConnection(ClientConnection):
         rest = self._skipper.feed(data)
         if rest is None:
             return b""
-        call = self.calls.pop(self._skipper.id(), None)
-        if call is None:
-            raise FrameTooLong(self._options.max_frame_bytes)
-        answers.append((call, None, self._skipper.error()))
+        too_long = FrameTooLong(self._options.max_frame_bytes)
+        self._answer_unread(self._skipper.id(), too_long, answers)
         self._skipper = None
         return rest
+
+    def _answer_unread(self, id: int, problem: ProtocolError, answers: list[Answer]) -> None:
+        """The answer to a call cannot be read: that ends the call, and nothing else.
+
+        Raises:
+            ProtocolError: the call cannot be told, so the connection cannot go on.
+        """
+        call = self.calls.pop(id, None)
+        if call is None:
+            raise problem
+        message = f"the answer cannot be read: {problem.message}"
+        answers.append((call, None, InternalError(message)))
 
     def _read_other(self, message: Any, reporting: list[Call]) -> None:
         """Whatever answers no call: a notification, or an answer that came too late."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import signal
 import sys
@@ -12,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import WORKER_LOST
 from .arguments import HELP, read_arguments, read_json
-from .outcome import CANNOT_CONNECT, DONE, FAILED, stop_printing
+from .outcome import CANNOT_CONNECT, DONE, FAILED, USAGE, stop_printing
+from .printing import (
+    OutputLost,
+    complain,
+    is_unicode,
+    keep_surrogates,
+    one_line,
+    open_missing,
+    read_input,
+    write,
+)
 from .progress import ProgressBar
 from .tls import add_tls_options, tls_context
 from .version import add_version_option
@@ -39,26 +48,35 @@ exit codes:
 
 def main(arguments: list[str] | None = None) -> int:
     """Make the calls; returns the exit code."""
+    open_missing()
     parser = _parser()
     options = parser.parse_args(arguments)
+    keep_surrogates()
     try:
         words = options.arguments
-        given = read_json(sys.stdin.read()) if words == ["-"] else read_arguments(words)
+        given = read_json(read_input()) if words == ["-"] else read_arguments(words)
         client = _client(options)
     except ValueError as error:
-        parser.error(str(error))
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # so is a lone surrogate JSON again
+        return _misused(error)
     # gevent would report a KeyboardInterrupt on standard error; SystemExit it passes on.
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         return _Caller(client, options, given).run()
     except ValueError as error:  # arguments that are JSON, but too long or such
-        parser.error(str(error))
+        return _misused(error)
     except BrokenPipeError:
         return stop_printing()
+    except OutputLost as error:
+        complain(f"gtask-call: {error}")
+        return FAILED
     finally:
         client.close()
+
+
+def _misused(error: ValueError) -> int:
+    complain(f"gtask-call: error: {one_line(str(error))}")
+    return USAGE
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -129,7 +147,7 @@ class _Caller:
         if count > 1:
             seconds = time.monotonic() - self._started
             rate = f"{seconds:.3f} s, {count / seconds:.0f} calls/s"
-            print(f"{count} calls, {self._failed} failed, {rate}", file=sys.stderr)
+            complain(f"{count} calls, {self._failed} failed, {rate}")
         return self._code
 
     def _start(self, ended: SimpleQueue[Call]) -> None:
@@ -141,16 +159,23 @@ class _Caller:
         if self._bar is not None:
             self._bar.clear()
         if call.error is None:
-            print(json.dumps(call.get(), ensure_ascii=False))
+            self._print(call.get())
         else:
             self._fail(call.error)
+
+    def _print(self, result: Any) -> None:
+        try:
+            line = json.dumps(result, ensure_ascii=not is_unicode())
+        except (RecursionError, ValueError) as error:  # deeper than the encoder goes
+            raise OutputLost(f"the result cannot be shown: {error}") from None
+        write(line)
 
     def _fail(self, error: TaskError) -> None:
         self._failed += 1
         never_sent = isinstance(error.data, dict) and error.data.get("sent") is False
         self._code = CANNOT_CONNECT if error.code == WORKER_LOST and never_sent else FAILED
         code = f" ({error.code})" if error.code < 0 else ""
-        print(f"gtask-call: {' '.join(error.message.split())}{code}", file=sys.stderr)
+        complain(f"gtask-call: {one_line(error.message)}{code}")
 
 
 if __name__ == "__main__":

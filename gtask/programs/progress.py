@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 from typing import Any
+
+from .printing import complain, one_line
 
 BAR_WIDTH = 30  # characters
 CLEAR_LINE = "\r\x1b[K"
@@ -15,17 +18,21 @@ class ProgressBar:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._is_terminal = sys.stderr.isatty()
+        self._is_terminal = sys.stderr is not None and sys.stderr.isatty()
         self._is_shown = False
 
     def show(self, done: Any, total: Any, note: Any) -> None:
         """Take one report; its values may be of any type, as they come from a task."""
-        count = f"{done}/{total}" if total else f"{done}"
+        try:
+            count = f"{done}/{total}" if total else f"{done}"
+            text = one_line(f"{count} {note or ''}").rstrip()
+        except (RecursionError, ValueError):
+            return  # what no task reports
         if not self._is_terminal:
-            print(f"{self._name}: {count} {note or ''}".rstrip(), file=sys.stderr, flush=True)
+            complain(f"{self._name}: {text}")
             return
         width = shutil.get_terminal_size().columns - 1
-        line = f"{self._name} {_bar(done, total)}{count} {note or ''}"
+        line = f"{self._name} {_bar(done, total)}{text}"
         self._write(CLEAR_LINE + line[:width])
         self._is_shown = True
 
@@ -36,12 +43,16 @@ class ProgressBar:
             self._is_shown = False
 
     def _write(self, text: str) -> None:
-        sys.stderr.write(text)
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+            sys.stderr.flush()
 
 
 def _bar(done: Any, total: Any) -> str:
     if not (isinstance(done, int | float) and isinstance(total, int | float) and total):
         return ""
-    filled = round(BAR_WIDTH * min(max(done / total, 0.0), 1.0))
+    try:
+        filled = round(BAR_WIDTH * min(max(done / total, 0.0), 1.0))
+    except ArithmeticError:  # of a server that counts in hundreds of digits
+        return ""
     return f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] "

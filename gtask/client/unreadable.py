@@ -1,6 +1,6 @@
-"""`Skipper`: drops an answer that is too long, and tells whose it was by its ends.
+"""Answers that cannot be read, as they are too long or no JSON: whose they are.
 
-So it costs its own call, and not the connection with all others. The id is the last member of the
+So one costs its own call, and not the connection with all others. The id is the last member of the
 answer of a gtask server, and among the first ones of the answers of others.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from ..errors import FrameTooLong, InternalError
+from ..errors import FrameTooLong
 
 ENDS = 200  # octets that are kept of either end
 MAX_FRAMES = 16  # as many times the limit are skipped, and in any case
@@ -18,8 +18,16 @@ _LAST = re.compile(rb'[,{]\s*"id"\s*:\s*(\d{1,18})\s*\}\s*\Z')
 _FIRST = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(\d{1,18})\s*,')
 
 
+def id_of(head: bytes, tail: bytes) -> int:
+    """Of the call that is answered by a frame with these ends; 0, which no call has, if unknown."""
+    found = _LAST.search(tail) or _FIRST.match(head)
+    return int(found[1]) if found else 0
+
+
 class Skipper:
-    """Takes the octets of one frame to its line feed, and best of all from its beginning.
+    """Drops an answer that is too long.
+
+    Takes the octets of one frame to its line feed, and best of all from its beginning.
 
     Args:
         limit: octets, which the frame has passed.
@@ -49,9 +57,4 @@ class Skipper:
 
     def id(self) -> int:
         """Of the call that it answers; 0, which no call has, if that cannot be told."""
-        found = _LAST.search(self._tail) or _FIRST.match(self._head)
-        return int(found[1]) if found else 0
-
-    def error(self) -> InternalError:
-        """What the caller is told."""
-        return InternalError(f"the answer is longer than {self._limit} bytes")
+        return id_of(self._head, self._tail)
