@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import WORKER_LOST
 from .arguments import HELP, read_arguments, read_json
@@ -57,14 +57,14 @@ def main(arguments: list[str] | None = None) -> int:
         given = read_json(read_input()) if words == ["-"] else read_arguments(words)
         client = _client(options)
     except ValueError as error:
-        return _misused(error)
+        _misused(error)
     # gevent would report a KeyboardInterrupt on standard error; SystemExit it passes on.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         return _Caller(client, options, given).run()
     except ValueError as error:  # arguments that are JSON, but too long or such
-        return _misused(error)
+        _misused(error)
     except BrokenPipeError:
         return stop_printing()
     except OutputLost as error:
@@ -74,9 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
         client.close()
 
 
-def _misused(error: ValueError) -> int:
-    complain(f"gtask-call: error: {one_line(str(error))}")
-    return USAGE
+def _misused(error: ValueError) -> NoReturn:
+    complain(f"gtask-call: error: {error}")
+    sys.exit(USAGE)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -24,12 +24,12 @@ class ProgressBar:
     def show(self, done: Any, total: Any, note: Any) -> None:
         """Take one report; its values may be of any type, as they come from a task."""
         try:
-            count = f"{done}/{total}" if total else f"{done}"
-            text = one_line(f"{count} {note or ''}").rstrip()
+            count = one_line(f"{done}/{total}" if total else f"{done}")
+            text = f"{count} {one_line(str(note or ''))}"
         except (RecursionError, ValueError):
             return  # what no task reports
         if not self._is_terminal:
-            complain(f"{self._name}: {text}")
+            complain(f"{self._name}: {text}".rstrip())
             return
         width = shutil.get_terminal_size().columns - 1
         line = f"{self._name} {_bar(done, total)}{text}"
