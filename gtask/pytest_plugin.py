@@ -97,7 +97,8 @@ class StartedWorker:
                 self._process.kill()  # its workers end with it
                 self._process.wait()
         finally:
-            self._guard.communicate(b"at ease")
+            if self._guard.poll() is None:
+                self._guard.communicate(b"at ease")
 
     def _has_ended(self, seconds: float) -> bool:
         try:
