@@ -218,13 +218,16 @@ class ClientConnection(Stream):
             if self.state != State.OPEN or not self._readable():
                 return
 
+    def send_now(self) -> None:
+        """Send what was put here in this iteration of the loop, without a look."""
+        if self._batch and self.state == OPEN:
+            self._send(self._batch)
+
     def end(self, reason: str) -> None:
         """Send what was put here in this iteration of the loop, and close."""
         if self.state == State.OPEN:
-            batch = self._batch
-            has_words = bool(batch)
-            if has_words:
-                self._send(batch)
+            has_words = bool(self._batch)
+            self.send_now()
             self._close(reason, linger=has_words)
         else:
             self._abort(reason)
@@ -294,9 +297,8 @@ class ClientConnection(Stream):
         if now - self.heard_at > FRESH_SECONDS and now - self._looked_at > FRESH_SECONDS:
             self._looked_at = now
             self.look()
-        batch = self._batch
-        if batch and self.state == OPEN:
-            self._send(batch)
+        if self._batch and self.state == OPEN:
+            self._send(self._batch)
 
     def _send(self, batch: list[bytes]) -> None:
         data = batch[0] if len(batch) == 1 else b"".join(batch)

@@ -84,7 +84,9 @@ class ConnectionPool:
         """End a call because its caller says so; False if it was done."""
         if call.done:
             return False
-        self._withdraw(call, TaskCancelled(f"{call.function}: cancelled"))
+        connection = self._withdraw(call, TaskCancelled(f"{call.function}: cancelled"))
+        if connection is not None:
+            connection.send_now()  # as nothing may run the loop
         return True
 
     def close(self) -> None:

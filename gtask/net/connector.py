@@ -17,7 +17,7 @@ from typing import Any
 
 import gevent.socket
 
-from ..address import Address
+from ..address import Address, look_up
 from .reactor import Reactor
 
 WRITE = 2
@@ -86,7 +86,7 @@ class Connector:
     def _resolve(self) -> None:
         address = self._address
         try:
-            found = gevent.socket.getaddrinfo(address.host, address.port, type=_socket.SOCK_STREAM)
+            found = look_up(address, gevent.socket.getaddrinfo)
         except (OSError, ValueError) as error:  # ValueError: no name can be like that, IDNA says
             found, why = [], getattr(error, "strerror", None) or f"{address.host!r}: {error}"
         else:

@@ -15,7 +15,7 @@ import threading
 import time
 from typing import Any
 
-from ..address import Address, parse_address
+from ..address import Address, look_up, parse_address
 from .outcome import CANNOT_CONNECT, DONE, FAILED
 from .printing import OutputLost, complain, forget_output, one_line, open_missing, write
 from .tls import add_tls_options, tls_context
@@ -124,7 +124,7 @@ def _look_up(address: Address, timeout: float) -> list[Any]:
 
     def ask() -> None:
         try:
-            found.extend(socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM))
+            found.extend(look_up(address, socket.getaddrinfo))
         except (OSError, ValueError) as error:
             problems.append(error)
 
