@@ -128,11 +128,8 @@ def test_a_name_that_idna_refuses(name):
 
 def test_a_final_dot_and_a_scope(port):
     assert Attempt(f"text://localhost.:{port}").wait().sockets
-    with socket.socket(socket.AF_INET6) as listener:
-        listener.bind(("::1", 0))
-        listener.listen()
-        assert Attempt(f"text://[::1%lo]:{listener.getsockname()[1]}").wait().sockets
-    assert Attempt("text://[fe80::1%lo]:1").wait().failures
+    (failure,) = Attempt("text://[fe80::1%lo]:1", 1).wait().failures  # an address, if nobody's
+    assert "not known" not in failure
     assert Attempt("text://[fe80::1%nosuch]:1").wait().failures
 
 
