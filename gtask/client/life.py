@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import logging
 import os
 import sys
 import weakref
@@ -20,11 +19,12 @@ from gevent import monkey
 from gevent._hub_local import get_hub_if_exists
 from greenlet import getcurrent
 
+from ..logs.loggers import get_logger
 from ..net.reactor import Reactor, current_reactor
 from .calls import Call
 from .pool import ConnectionPool
 
-log = logging.getLogger("gtask.client")
+log = get_logger("gtask.client")
 
 A_MOMENT = 0.005  # seconds; enough for the loop to look at everything once
 ADVICE = "wait for calls (`Call.get`, `gtask.wait`), or give them an on_error"

@@ -16,8 +16,10 @@ import time
 from typing import Any
 
 from ..address import Address, look_up, parse_address
+from ..printable import printable
+from .arguments import seconds
 from .outcome import CANNOT_CONNECT, DONE, FAILED
-from .printing import OutputLost, complain, forget_output, one_line, open_missing, write
+from .printing import OutputLost, complain, forget_output, open_streams, write
 from .tls import add_tls_options, tls_context
 from .version import add_version_option
 
@@ -40,7 +42,7 @@ with --lvs, for `misc_dynamic` of keepalived:
 
 def main(arguments: list[str] | None = None) -> int:
     """Ask; returns the exit code."""
-    open_missing()
+    open_streams()
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -66,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
     )
     parser.add_argument("url", metavar="URL", help="e.g. text://127.0.0.1:12345")
-    parser.add_argument("--timeout", type=float, default=3.0, metavar="S", help="seconds (3)")
+    parser.add_argument("--timeout", type=seconds, default=3.0, metavar="S", help="seconds (3)")
     parser.add_argument("--json", action="store_true", help="print the whole answer as JSON")
     parser.add_argument("--lvs", action="store_true", help="exit codes for keepalived")
     parser.add_argument(
@@ -204,10 +206,11 @@ def _tell(options: argparse.Namespace, health: dict[str, Any]) -> int:
 
 def _show(options: argparse.Namespace, health: dict[str, Any]) -> bool:
     """Print the answer; False if that cannot be done."""
-    counts = [f"{health[key]} {key}" for key in ("running", "waiting") if key in health]
-    line = f"{options.url}: {', '.join([health['status'], *counts])}, {health['ms']:.1f} ms"
+    shown = [printable(health["status"])]
+    shown += [f"{printable(health[key])} {key}" for key in ("running", "waiting") if key in health]
+    line = f"{options.url}: {', '.join(shown)}, {health['ms']:.1f} ms"
     try:
-        write(json.dumps({"url": options.url, **health}) if options.json else one_line(line))
+        write(json.dumps({"url": options.url, **health}) if options.json else line)
     except BrokenPipeError:
         forget_output()
     except OutputLost as error:
@@ -222,7 +225,7 @@ def _tell_failure(options: argparse.Namespace, error: Exception) -> int:
         with contextlib.suppress(BrokenPipeError, OutputLost):
             write(json.dumps({"url": options.url, "status": "down", "error": text}))
     else:
-        complain(f"gtask-ping: {options.url}: {text}")
+        complain(f"gtask-ping: {options.url}: {printable(text)}")
     if options.lvs:
         return LVS_DOWN
     return CANNOT_CONNECT if isinstance(error, _NoConnection) else FAILED

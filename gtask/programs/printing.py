@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import sys
+
+from ..streams import open_standard_streams
 
 
 class OutputLost(Exception):
     """Standard output takes no more; the message says why."""
 
 
-def open_missing() -> None:
-    """Open what is closed of the descriptors 0 to 2, or a connection would get their numbers."""
-    while True:
-        descriptor = os.open(os.devnull, os.O_RDWR)
-        if descriptor > 2:
-            os.close(descriptor)
-            return
+def open_streams() -> None:
+    """Open what is closed of the standard streams, or a connection would get their numbers.
+
+    Standard output stays known as closed, as a result that goes nowhere is a failure.
+    """
+    is_closed = sys.stdout is None
+    open_standard_streams()
+    if is_closed:
+        sys.stdout = None
 
 
 def is_unicode() -> bool:
@@ -49,7 +52,7 @@ def complain(line: str) -> None:
     """Put a line on standard error, if somebody can read it."""
     with contextlib.suppress(OSError, ValueError):
         if sys.stderr is not None:
-            print(one_line(line), file=sys.stderr, flush=True)
+            print(line, file=sys.stderr, flush=True)
             return
     _discard(sys.stderr)
 
@@ -57,13 +60,6 @@ def complain(line: str) -> None:
 def forget_output() -> None:
     """What is still buffered would be written at exit, fail again, and be reported then."""
     _discard(sys.stdout)
-
-
-def one_line(text: str, limit: int = 2000) -> str:
-    """`text` without line feeds and what a terminal would obey, which a peer may have sent."""
-    text = " ".join(text[: 4 * limit].split())
-    shown = "".join(c if c.isprintable() or c == " " else repr(c)[1:-1] for c in text)
-    return shown if len(shown) <= limit else shown[:limit] + "…"
 
 
 def read_input() -> bytes:
@@ -78,13 +74,6 @@ def read_input() -> bytes:
         return sys.stdin.buffer.read()
     except OSError as error:
         raise ValueError(f"standard input: {error.strerror or error}") from None
-
-
-def keep_surrogates() -> None:
-    """Have characters that an encoding lacks be written as escapes."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def _discard(stream: object) -> None:

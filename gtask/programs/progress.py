@@ -7,7 +7,8 @@ import shutil
 import sys
 from typing import Any
 
-from .printing import complain, one_line
+from ..printable import printable
+from .printing import complain
 
 BAR_WIDTH = 30  # characters
 CLEAR_LINE = "\r\x1b[K"
@@ -23,16 +24,13 @@ class ProgressBar:
 
     def show(self, done: Any, total: Any, note: Any) -> None:
         """Take one report; its values may be of any type, as they come from a task."""
-        try:
-            count = one_line(f"{done}/{total}" if total else f"{done}")
-            text = f"{count} {one_line(str(note or ''))}"
-        except (RecursionError, ValueError):
-            return  # what no task reports
+        count = f"{printable(done)}/{printable(total)}" if total else printable(done)
+        note = printable(note) if note else ""
         if not self._is_terminal:
-            complain(f"{self._name}: {text}".rstrip())
+            complain(f"{self._name}: {count} {note}".rstrip())
             return
         width = shutil.get_terminal_size().columns - 1
-        line = f"{self._name} {_bar(done, total)}{text}"
+        line = f"{self._name} {_bar(done, total)}{count} {note}"
         self._write(CLEAR_LINE + line[:width])
         self._is_shown = True
 
