@@ -144,7 +144,7 @@ class CallingConnection(TcpConnection):
     def _connected(self, socket: Any) -> None:
         self._connector = None
         try:
-            self._open_calling(socket, self.ssl_context, self.address.host)
+            self._open_calling(socket, self.ssl_context, self.address.server_name)
         except (ValueError, ssl.SSLError) as error:
             self._failed(f"TLS: {error}")
             return

@@ -21,6 +21,7 @@ class Lingerer:
     """
 
     def __init__(self, reactor: Reactor, socket: Any) -> None:
+        self._reactor = reactor
         self._socket = socket
         self._left = LINGER_BYTES
         try:
@@ -31,7 +32,8 @@ class Lingerer:
         self._reader = reactor.loop.io(socket.fileno(), READ)
         self._timer = reactor.loop.timer(LINGER_SECONDS)
         self._reader.start(self._readable)
-        self._timer.start(self._end)
+        self._timer.start(self.end)
+        reactor.lingering.add(self)
 
     def _readable(self) -> None:
         try:
@@ -42,9 +44,11 @@ class Lingerer:
             data = b""
         self._left -= len(data)
         if not data or self._left < 0:
-            self._end()
+            self.end()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Close it in any case."""
+        self._reactor.lingering.discard(self)
         for watcher in (self._reader, self._timer):
             watcher.stop()
             watcher.close()

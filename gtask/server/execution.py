@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from typing import Any, Protocol
+from weakref import WeakSet
 
 from ..binding import TaskFunction
 from ..errors import TaskError, TaskFailed
@@ -52,6 +53,7 @@ class Execution(Call):
     Moments are seconds of the monotonic clock.
 
     Attributes:
+        adopted: the calls that its task has made and that end with it, or None.
         batch: the JSON-RPC batch that it is part of.
         bound: the arguments, as its function takes them.
         deadline: when it is answered in any case, or None.
@@ -68,6 +70,7 @@ class Execution(Call):
     """
 
     # Class attributes instead of slots: most calls keep most of these values.
+    adopted: WeakSet[Any] | None = None
     batch: Batch | None = None
     deadline: float | None = None
     greenlet: Any = None
@@ -110,6 +113,21 @@ class Execution(Call):
         """Answer the caller instead of the task, if it has no answer yet."""
         if not self.is_answered:
             self.connection.answer(self, self.error(error))
+        if self.adopted:
+            self._cancel_adopted()
+
+    def adopt(self, call: Any) -> None:
+        """Cancel `call` when the caller is told that the task is cancelled or has timed out."""
+        if self.adopted is None:
+            self.adopted = WeakSet()
+        self.adopted.add(call)
+
+    def _cancel_adopted(self) -> None:
+        for call in list(self.adopted or ()):
+            try:
+                call.cancel()
+            except Exception as caught:  # of a thread that has ended, perhaps
+                log_error("task %r: a call of its own", self, error=caught)
 
     def stop_timer(self) -> None:
         """Nothing is to happen at the deadline any more."""
