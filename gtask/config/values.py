@@ -18,6 +18,7 @@ from ..address import Address, parse_address
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+ORIGIN = r"\*|null|file://|[A-Za-z][A-Za-z0-9+.-]*://[^/?#]+/?"  # the two in between: of apps
 UNIX_PATH_BYTES = 107  # unix(7): sun_path, and its closing NUL
 
 
@@ -42,6 +43,14 @@ def one_of(*choices: str) -> Callable[[Any], str]:
         return choice
 
     return read
+
+
+def switch(value: Any) -> bool:
+    words = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
+    word = value if isinstance(value, bool) else words.get(text(value).lower())
+    if word is None:
+        raise BadValue(f"expected on or off, not {value!r}")
+    return word
 
 
 def names(value: Any) -> tuple[str, ...]:
@@ -139,8 +148,10 @@ def _network(value: Any) -> IpNetwork:
 def origins(value: Any) -> tuple[str, ...]:
     given = names(value)
     for origin in given:
-        if origin != "*" and not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]+/?", origin):
-            raise BadValue(f"{origin!r} is no origin, expected e.g. https://app.example.org or *")
+        if not re.fullmatch(ORIGIN, origin):
+            raise BadValue(
+                f"{origin!r} is no origin, expected e.g. https://app.example.org, null, file:// or *"
+            )
     return given
 
 

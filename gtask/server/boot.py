@@ -11,7 +11,6 @@ follows is a reload's), INT (stop now) and USR2 (report connections).
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 import random
@@ -35,6 +34,8 @@ from .callbacks import CallbackService
 from .engine import Engine
 from .fairness import Fairness
 from .load import describe
+from .networks import Networks
+from .reception import Reception
 from .service import TaskService
 from .shared_listener import SharedListener
 from .stats import WorkerStats
@@ -154,6 +155,12 @@ class WorkerProcess:
             is_strict=bool(worker.served) and settings.concurrency == 1,
         )
         self.listener = listener
+        is_web = settings.listen.protocol == "websocket"
+        self.networks = Networks(settings.allow, settings.proxy_networks, judges_requests=is_web)
+        self.reception: Reception | None = None
+        if settings.proxy_protocol:
+            timeout = settings.handshake_timeout
+            self.reception = Reception(self.reactor, self.stats, self.networks, timeout, self.serve)
         self.service = self.make_service()
         self.server: SharedListener | None = None  # made in the worker
 
@@ -163,7 +170,15 @@ class WorkerProcess:
         if settings.listen.protocol == "websocket":
             from .web.service import WebSocketService  # not for text services: it takes memory
 
-            return WebSocketService(worker, self.reactor, self.stats, is_tls=self.tls is not None)
+            return WebSocketService(
+                worker,
+                self.reactor,
+                self.stats,
+                is_tls=self.tls is not None,
+                networks=self.networks,
+                handshake_timeout=settings.handshake_timeout,
+                send_timeout=settings.send_timeout,
+            )
         if not worker.served:
             return CallbackService(worker, self.reactor, self.stats)
         engine = Engine(
@@ -232,14 +247,25 @@ class WorkerProcess:
         self.stats.state(State.DRAINING)
         if not self.is_hurried:
             self.service.drain()
-            while not self.service.is_idle and monotonic() < deadline and not self.is_hurried:
-                self.service.close_idle(DRAIN_IDLE_SECONDS)
+            while not self.is_idle and monotonic() < deadline and not self.is_hurried:
+                self.close_idle(DRAIN_IDLE_SECONDS)
                 self.signalled.clear()
                 self.signalled.wait(DRAIN_CHECK_SECONDS)
         self.service.stop()
-        is_clean = bool(self.service.is_idle)
+        is_clean = self.is_idle
         self.service.abort()
         return 0 if is_clean or self.is_hurried else 1
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing runs, waits or is connected."""
+        return self.service.is_idle and (self.reception is None or self.reception.is_idle)
+
+    def close_idle(self, idle_seconds: float) -> None:
+        """Close connections that wait for nothing and were silent for so long."""
+        self.service.close_idle(idle_seconds)
+        if self.reception is not None:
+            self.reception.close_idle(idle_seconds)
 
     def farewell(self) -> None:
         self.call("on_worker_stop")
@@ -261,27 +287,30 @@ class WorkerProcess:
 
     def accept(self, client: Any, address: Any) -> None:
         """Take up a connection, if its network may connect; runs in the hub."""
-        if self.settings.allow and not self.is_allowed(address):
+        if self.reception is not None and self.networks.is_proxy(address):
+            self.stats.accepted()
+            self.reception.receive(client, address)
+        elif self.settings.allow and not self.networks.may_connect(address):
             self.stats.refused()
             log.debug("refused %s", format_address(address))
             client.close()
-            return
-        before = self.stats.connections
-        self.stats.accepted()
+        else:
+            self.stats.accepted()
+            self.serve(client, address)
+
+    def serve(self, client: Any, address: Any) -> None:
+        """Serve a connection that has been counted."""
+        counted = self.stats.connections
         try:
             tls = TlsFilter(self.tls, server_side=True) if self.tls is not None else None
             self.service.accept(client, address, tls)
         except BaseException:
-            if self.stats.connections > before:  # the service has not counted it out itself
+            if self.stats.connections == counted:  # the service has not counted it out itself
                 self.stats.closed(0, 0)
             raise
 
     def is_allowed(self, address: Any) -> bool:
-        if not isinstance(address, tuple):
-            return True  # a unix socket: its mode says who may connect
-        host = ipaddress.ip_address(address[0].partition("%")[0])
-        host = getattr(host, "ipv4_mapped", None) or host
-        return any(host in network for network in self.settings.allow)
+        return self.networks.is_allowed(address)
 
     # -- signals and timers, in the hub -------------------------------------------------------
 
@@ -303,6 +332,8 @@ class WorkerProcess:
                 watcher.stop()
             if self.server is not None:
                 self.server.after_fork_in_child()
+            if self.reception is not None:
+                self.reception.after_fork_in_child()
             self.service.after_fork_in_child()
 
     def on_report(self) -> None:
@@ -326,7 +357,7 @@ class WorkerProcess:
             self.is_told_ready = self.tell_master("ready")
         self.fairness.refresh()
         if self.settings.idle_timeout:
-            self.service.close_idle(self.settings.idle_timeout)
+            self.close_idle(self.settings.idle_timeout)
         if self.max_tasks and self.stats.done >= self.max_tasks:
             self.ask_to_go(f"max_tasks: {self.stats.done} tasks done")
         elif self.max_rss and (rss := _resident_bytes()) > self.max_rss:

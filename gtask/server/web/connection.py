@@ -9,6 +9,7 @@ import logging
 from time import monotonic
 from typing import Any
 
+from ...native import unacknowledged_bytes
 from ...net.connection import Data
 from ...net.stream import READ_BYTES, State
 from ...protocols.tls import TlsFilter
@@ -35,8 +36,8 @@ class WebSocketConnection(WorkerConnection):
         "_heard_at",
         "_pinged_at",
         "_stuck_since",
+        "_taken_before",
         "_unserved_bytes",
-        "_written_before",
         "peer_close",
         "request",
         "subprotocol",
@@ -54,7 +55,7 @@ class WebSocketConnection(WorkerConnection):
         # Times are monotonic seconds.
         self._heard_at = self.last_active  # a Pong is a sign of life, but no activity
         self._pinged_at = 0.0  # of the last Ping; 0 when the peer has sent something since
-        self._written_before = -1  # `bytes_written` when `check` last looked at it ...
+        self._taken_before = -1  # by the peer, when `check` last looked; -1: nothing waited ...
         self._stuck_since = 0.0  # ... and since when it is the same
 
     # -- the user's verbs ---------------------------------------------------------------------
@@ -152,18 +153,23 @@ class WebSocketConnection(WorkerConnection):
         Args:
             now: the monotonic clock.
             ping_interval: seconds of silence before a Ping, and after it before the end; 0: never.
-            send_timeout: seconds a peer may take nothing of what waits for it.
+            send_timeout: seconds a peer may take nothing of what waits for it; 0: any time.
         """
-        if self._is_stuck(now, send_timeout):
+        if send_timeout and self._is_stuck(now, send_timeout):
             self._abort(f"took nothing for {send_timeout:g} s")
         elif ping_interval and self.state == State.OPEN:
             self._check_silence(now, ping_interval)
 
     def _is_stuck(self, now: float, send_timeout: float) -> bool:
-        if not self._buffered or self.bytes_written != self._written_before:
-            self._written_before = self.bytes_written
+        taken = self._taken_bytes() if self._buffered else -1
+        if taken != self._taken_before or taken < 0:
+            self._taken_before = taken
             self._stuck_since = now
         return now - self._stuck_since >= send_timeout
+
+    def _taken_bytes(self) -> int:
+        """What the peer has taken; a slow one may leave the kernel's buffer full for a long time."""
+        return self.bytes_written - unacknowledged_bytes(self._socket.fileno())
 
     def _check_silence(self, now: float, ping_interval: float) -> None:
         if self._stalled or self._user_paused or self._decoder.failed:
