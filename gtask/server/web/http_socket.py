@@ -125,4 +125,10 @@ class HttpSocket:
             pass
 
     def close(self) -> None:
+        """Close; what has come already and nobody has read is no reason for a reset."""
+        try:
+            self._socket.settimeout(0)
+            self._socket.recv(READ_BYTES)
+        except OSError:
+            pass
         self._socket.close()
