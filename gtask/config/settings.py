@@ -45,7 +45,7 @@ class ServiceSettings:
     keyfile: str = _setting(values.existing_file, "")
     cafile: str = _setting(values.existing_file, "")
     allow: tuple[IpNetwork, ...] = _setting(values.networks, ())
-    proxy_protocol: bool = _setting(values.switch, False)
+    proxy_protocol: str = _setting(values.switch, "off")
     proxy_networks: tuple[IpNetwork, ...] = _setting(values.networks, ())
     user: str = _setting(values.user, "")
     group: str = _setting(values.group, "")
@@ -180,7 +180,7 @@ def missing_certificates(given: Mapping[str, Any]) -> Iterator[str]:
 
 def missing_proxies(read: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with whose PROXY headers are believed: everybody can write one."""
-    if read.get("proxy_protocol") and not given.get("proxy_networks"):
+    if read.get("proxy_protocol") == "on" and not given.get("proxy_networks"):
         yield "proxy_protocol: needs proxy_networks, too: those that may speak it"
 
 

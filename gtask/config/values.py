@@ -45,12 +45,10 @@ def one_of(*choices: str) -> Callable[[Any], str]:
     return read
 
 
-def switch(value: Any) -> bool:
-    words = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
-    word = value if isinstance(value, bool) else words.get(text(value).lower())
-    if word is None:
-        raise BadValue(f"expected on or off, not {value!r}")
-    return word
+def switch(value: Any) -> str:
+    if isinstance(value, bool):  # a program's
+        return "on" if value else "off"
+    return one_of("on", "off")(value)
 
 
 def names(value: Any) -> tuple[str, ...]:

@@ -158,7 +158,7 @@ class WorkerProcess:
         is_web = settings.listen.protocol == "websocket"
         self.networks = Networks(settings.allow, settings.proxy_networks, judges_requests=is_web)
         self.reception: Reception | None = None
-        if settings.proxy_protocol:
+        if settings.proxy_protocol == "on":
             timeout = settings.handshake_timeout
             self.reception = Reception(self.reactor, self.stats, self.networks, timeout, self.serve)
         self.service = self.make_service()
