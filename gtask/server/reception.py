@@ -104,7 +104,8 @@ class Introduction:
     def start(self) -> None:
         self._reader.start(self._readable)
         if self._timer is not None:
-            self._timer.start(self.refuse, f"no PROXY header in {self._reception.timeout:g} s")
+            why = f"no PROXY header in {self._reception.timeout:g} s"
+            self._timer.start(self.refuse, why, update=True)  # the loop's clock may be late
         self._readable()
 
     def stop(self) -> None:

@@ -34,6 +34,7 @@ class WebSocketConnection(WorkerConnection):
 
     __slots__ = (
         "_heard_at",
+        "_is_taking",
         "_pinged_at",
         "_stuck_since",
         "_taken_before",
@@ -57,6 +58,7 @@ class WebSocketConnection(WorkerConnection):
         self._pinged_at = 0.0  # of the last Ping; 0 when the peer has sent something since
         self._taken_before = -1  # by the peer, when `check` last looked; -1: nothing waited ...
         self._stuck_since = 0.0  # ... and since when it is the same
+        self._is_taking = False  # it was more than at the look before
 
     # -- the user's verbs ---------------------------------------------------------------------
 
@@ -155,17 +157,19 @@ class WebSocketConnection(WorkerConnection):
             ping_interval: seconds of silence before a Ping, and after it before the end; 0: never.
             send_timeout: seconds a peer may take nothing of what waits for it; 0: any time.
         """
-        if send_timeout and self._is_stuck(now, send_timeout):
+        self._watch_output(now)
+        if send_timeout and self._buffered and now - self._stuck_since >= send_timeout:
             self._abort(f"took nothing for {send_timeout:g} s")
         elif ping_interval and self.state == State.OPEN:
             self._check_silence(now, ping_interval)
 
-    def _is_stuck(self, now: float, send_timeout: float) -> bool:
-        taken = self._taken_bytes() if self._buffered else -1
-        if taken != self._taken_before or taken < 0:
-            self._taken_before = taken
+    def _watch_output(self, now: float) -> None:
+        waits = self._buffered or self._pinged_at
+        taken = self._taken_bytes() if waits else -1
+        self._is_taking = 0 <= self._taken_before < taken
+        if self._is_taking or self._taken_before < 0:
             self._stuck_since = now
-        return now - self._stuck_since >= send_timeout
+        self._taken_before = taken
 
     def _taken_bytes(self) -> int:
         """What the peer has taken; a slow one may leave the kernel's buffer full for a long time."""
@@ -175,7 +179,7 @@ class WebSocketConnection(WorkerConnection):
         if self._stalled or self._user_paused or self._decoder.failed:
             self._pinged_at = 0.0  # we do not listen: silence says nothing
         elif self._pinged_at:
-            if self._buffered and self._stuck_since == now:
+            if self._is_taking:
                 self._pinged_at = now  # our Ping may be still on its way
             elif now - self._pinged_at >= ping_interval:
                 self._abort(f"no answer to a ping in {ping_interval:g} s")

@@ -9,6 +9,8 @@ import gevent
 import gevent.event
 import pytest
 
+from gtask.net.stream import State
+
 from ....support.wait import wait_until
 from ....support.websocket import (
     BINARY,
@@ -157,6 +159,19 @@ def test_a_peer_that_takes_nothing_is_dropped():
         service.call(one.send, b"x" * 20 * MIB)
         service.call(two.close, b"x" * 20 * MIB)
         service.wait_for("on_close", 2)
+
+
+@pytest.mark.parametrize("limits", [{"ping_interval": 0.4}, {"send_timeout": 0.4}])
+def test_a_peer_that_takes_it_slowly_is_not_dropped(limits):
+    """The kernel keeps megabytes, which are no reason to take the peer for gone."""
+    with ServiceThread(**limits) as service, RawClient(service.address, rcvbuf=4096) as raw:
+        raw.upgrade()
+        service.call(service.connection.send, b"x" * 8 * MIB)
+        began = time.monotonic()
+        while time.monotonic() - began < 3:
+            assert raw.socket.recv(30_000)
+            time.sleep(0.02)
+        assert service.connection.state == State.OPEN
 
 
 def test_pongs_are_not_collected_for_a_peer_that_does_not_read():
