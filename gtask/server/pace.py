@@ -34,6 +34,7 @@ class PacedConnection(ReadyStream):
         "_decoder",
         "_has_ended",
         "_inbox",
+        "_is_fresh",
         "_last_words",
         "_outstanding",
         "_replies",
@@ -54,6 +55,7 @@ class PacedConnection(ReadyStream):
         self._last_words = b""  # the reply to a frame that was too long
         self._has_ended = False  # the peer sends no more
         self._speaks_rpc = False
+        self._is_fresh = True  # nothing was answered yet
 
     def __repr__(self) -> str:
         return f"<TaskConnection {self.peer} {State(self.state).name} {self._outstanding}>"
@@ -184,6 +186,9 @@ class PacedConnection(ReadyStream):
         self.corked_since = 0.0
         if self._replies:
             self.send_replies()
+        if self._is_fresh:
+            self._is_fresh = False
+            self.engine.stats.answered()
         if (
             self._inbox
             or self._outstanding
@@ -258,4 +263,4 @@ class PacedConnection(ReadyStream):
         self._inbox = _EMPTY
         self._by_id = None
         self.engine.connections.discard(self)
-        self.engine.stats.closed(self.bytes_read, self.bytes_written)
+        self.engine.stats.closed(self.bytes_read, self.bytes_written, was_fresh=self._is_fresh)
