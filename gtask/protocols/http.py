@@ -79,8 +79,9 @@ class RequestParser:
         self.on_message_begin()
 
     def close(self) -> None:
-        """Let go of the parser, so that no cycle keeps its memory."""
-        self._parser = None
+        """Let go of the parser and of errors, so that no cycle keeps their memory."""
+        self._parser = self._fault = None
+        self._events.clear()
 
     # -- for the connection -------------------------------------------------------------------
 

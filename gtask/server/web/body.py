@@ -76,7 +76,7 @@ class Body(io.RawIOBase):
         try:
             piece = self._receive_piece()
         except HttpFault as fault:
-            self.fault = fault
+            self.fault = fault.with_traceback(None)  # which knows us
             raise BrokenBody(fault.why) from None
         self.is_read = not piece
         return piece

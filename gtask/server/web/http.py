@@ -79,6 +79,8 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         self.client_address = address
         self.server = server
         self._parser = RequestParser()
+        self._response: Any = None
+        self._body: Any = None
         self._answered = 0
 
     @property
@@ -93,6 +95,7 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
                 self._answered += 1
         finally:
             self._parser.close()
+            self._response = self._body = None  # they know us: no cycle is left to the collector
             if not self.is_upgraded:
                 self.socket.close()
 
@@ -223,11 +226,11 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
 
     @property
     def status(self) -> str:
-        return self._response.status
+        return str(self._response.status)
 
     @property
     def headers_sent(self) -> bool:
-        return self._response.is_begun
+        return bool(self._response.is_begun)
 
     def start_response(self, status: str, headers: Any, exc_info: Any = None) -> Any:
         fault = self._body.fault

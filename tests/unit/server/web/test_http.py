@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
 import time
@@ -416,3 +417,34 @@ def test_a_drain_says_so_in_the_last_answer():
         service.call(service.drain, 10)
         status, headers, body = raw.read_answer()
         assert (status, headers["connection"], body) == (200, "close", b"ok")
+
+
+def test_nothing_of_a_connection_is_left_to_the_collector(served):
+    """In a worker it runs seldom, as what was there before its fork is frozen."""
+    kinds = {"Handler", "RequestParser", "Response", "Body", "HttpSocket", "WebSocketConnection"}
+
+    def left() -> list[object]:
+        return [each for each in gc.get_objects() if type(each).__name__ in kinds]
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(left())
+        for request_ in (
+            NEXT,
+            POST % (b"/read", b"Expect: 100-continue\r\n", 2, b"ab"),
+            b"x\r\n\r\n",
+        ):
+            with RawClient(served.address) as raw:
+                raw.send(request_)
+                raw.socket.shutdown(socket.SHUT_WR)
+                assert raw.rest()
+        with RawClient(served.address) as raw:
+            raw.upgrade()
+            assert raw.echo("hi")
+        served.wait_for("on_close")
+        wait_until(lambda: served.stats.connections == 0)
+        served.events.clear()
+        wait_until(lambda: len(left()) <= before, what=left())
+    finally:
+        gc.enable()
