@@ -143,7 +143,7 @@ class RequestParser:
         event = self._events.popleft()
         if isinstance(event, HttpFault):
             self._events.append(event)  # there is nothing behind it, ever
-            raise event
+            raise HttpFault(event.why, event.status)  # one that is raised knows us: a cycle
         return event
 
     # -- what is judged -----------------------------------------------------------------------
