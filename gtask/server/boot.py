@@ -293,8 +293,8 @@ class WorkerProcess:
             self.reception.receive(client, address)
         elif self.settings.allow and not self.networks.may_connect(address):
             self.stats.refused()
-            log.debug("refused %s", format_address(address))
             client.close()
+            log.debug("refused %s", format_address(address))
         else:
             self.stats.accepted()
             self.serve(client, address)

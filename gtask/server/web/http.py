@@ -137,14 +137,11 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
 
     def _refuse_broken(self, fault: HttpFault) -> None:
         """Answer what is no request, and end the connection."""
-        log.info("%s: %s, %s", format_address(self.client_address), fault.status, fault.why)
         request = Request("GET", "/", "1.1", [], keeps_alive=False)
         self._response = Response(request, self.socket.send, lambda: True)
-        try:
-            self._answer(fault.status, fault.why)
-            self.socket.linger()
-        except PeerGone:
-            pass
+        self._answer(fault.status, fault.why)
+        log.info("%s: %s, %s", format_address(self.client_address), fault.status, fault.why)
+        self.socket.linger()
 
     # -- what is answered ---------------------------------------------------------------------
 
@@ -166,7 +163,7 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         except BaseException as error:  # the edge to the application; a Timeout is no Exception
             self._failed(body.fault, error)
         if self._response.fault:
-            log.error("%s %s: %s", request.method, request.target, self._response.fault)
+            log.error("%s: %s", self._what, self._response.fault)
         self.environ = None
 
     def _continue_for(self, request: Request) -> Any:
@@ -200,27 +197,30 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         self.environ["wsgi.input_terminated"] = True
 
     def _failed(self, fault: HttpFault | None, error: BaseException) -> None:
-        response = self._response
+        self._response.closes = True
         if fault is not None:
+            self._answer(fault.status, fault.why)
             log.info("%s: %s, %s", format_address(self._client), fault.status, fault.why)
         else:
-            self._log_failure(error)
-        response.closes = True
-        if not response.is_begun:
-            refusal = Refusal(fault.status, fault.why) if fault is not None else FAILED
             try:
-                self._answer(refusal.status, refusal.why)
+                log.error("%s: the application failed", self._what, exc_info=error)
+            finally:
+                self._answer(FAILED.status, FAILED.why)
+
+    def _answer(self, status: str, why: str) -> None:
+        """Answer in the application's place, if nothing has been sent yet."""
+        response = self._response
+        if not response.is_begun:
+            response.replace(status, [("Content-Type", "text/plain")])
+            try:
+                response.write_all([why.encode() + b"\n"])
             except PeerGone:
-                pass
+                response.closes = True
 
-    def _log_failure(self, error: BaseException) -> None:
-        request = self._request
-        what = f"{request.method} {request.target}"
-        log.error("%s: the application failed", what, exc_info=error)
-
-    def _answer(self, status: str, why: str, headers: handshake.Headers | None = None) -> None:
-        self._response.replace(status, [("Content-Type", "text/plain"), *(headers or [])])
-        self._response.write_all([why.encode("utf-8", "backslashreplace") + b"\n"])
+    @property
+    def _what(self) -> str:
+        """The request, for the log."""
+        return _printable(f"{self._request.method} {self._request.target}")
 
     # -- what gevent-websocket and gevent call ------------------------------------------------
 
@@ -267,10 +267,10 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
 
     def _refuse(self, refusal: Refusal) -> list[bytes]:
         status, why, headers = refusal
-        log.info("%s: %s, %s", format_address(self._client), status, why)
         self.start_response(
             status, [("Content-Type", "text/plain"), ("Connection", "close"), *headers]
         )
+        log.info("%s: %s, %s", format_address(self._client), status, _printable(why))
         return [why.encode() + b"\n"]
 
     def upgrade_connection(self) -> None:
@@ -294,3 +294,8 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         self._service.connections[self._connection.id] = self._connection
         early = self._parser.rest
         self._connection.open(sock, format_address(self._client), tls, early)
+
+
+def _printable(text: str) -> str:
+    """What a peer has sent, for people's terminals."""
+    return text.encode("ascii", "backslashreplace").decode()
