@@ -115,8 +115,11 @@ def test_nothing_gets_past_a_proxy_that_the_proxy_has_not_seen(worker, proxy):
 def test_requests_in_order_follow_each_other_behind_a_proxy(worker, proxy):
     chunks = HEAD + CHUNKED + b"\r\n5;a=b\r\nhello\r\n0\r\nX: y\r\n\r\n"
     length = HEAD + b"Expect: 100-CONTINUE\r\nContent-Length: 5\r\n\r\nhello"
+    last = NEXT.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
     for _ in range(3):  # on kept connections to the worker
-        answer = exchange(proxy.address, chunks + length + NEXT)
+        with RawClient(proxy.address) as raw:
+            raw.send(chunks + length + last)
+            answer = raw.rest()
         bodies = [part.rsplit(b"\r\n", 1)[-1] for part in answer.split(b"HTTP/1.1 ")]
         assert [body for body in bodies if body] == [b"/first|hello"] * 2 + [b"/smuggled|"]
 
