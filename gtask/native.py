@@ -26,16 +26,19 @@ def _original(module: Any, name: str) -> Any:
 
 
 if TYPE_CHECKING:
-    from _thread import _local as local
-    from _thread import get_ident as thread_id
+    import threading
     from os import fork as fork
     from os import waitpid as waitpid
     from select import epoll as epoll
     from select import poll as poll
+    from signal import getsignal as getsignal
     from signal import signal as signal
     from socket import getaddrinfo as getaddrinfo
     from socket import socket as socket
     from time import sleep as sleep
+
+    local, thread_id, RLock = _thread._local, _thread.get_ident, threading._RLock
+    start_thread = _thread.start_new_thread
 else:
     import socket as _socket_module
 
@@ -43,11 +46,14 @@ else:
     waitpid = _original(os, "waitpid")
     epoll = _original(select, "epoll")
     poll = _original(select, "poll")
+    getsignal = _original(_signal, "getsignal")
     signal = _original(_signal, "signal")
     socket = _original(_socket_module, "socket")
     getaddrinfo = _original(_socket_module, "getaddrinfo")
     sleep = _original(time, "sleep")
     local = _original(_thread, "_local")  # of a thread; the patched one is of a greenlet
+    start_thread = _original(_thread, "start_new_thread")
+    RLock = _original(_thread, "RLock")  # the patched one does not work between threads
     thread_id = _original(_thread, "get_ident")  # the patched one tells greenlets apart
 
 

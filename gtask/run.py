@@ -10,6 +10,7 @@ from .config import make_settings
 from .errors import ConfigError
 from .master.master import Master
 from .server.mold import run_mold
+from .streams import open_standard_streams
 from .worker import Worker
 
 
@@ -23,6 +24,7 @@ def run_all(*workers: Worker, **options: Any) -> NoReturn:
     Raises:
         SystemExit: always; 0 after a clean stop (docs/signals.md).
     """
+    open_standard_streams()
     _number_namesakes(workers)
     try:
         settings = make_settings((worker.settings() for worker in workers), **options)

@@ -50,6 +50,7 @@ class Worker:
 
     name: str
     count: int
+    handler: str
     max_frame_bytes: int
     max_send_buffer_bytes: int
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from .settings import (
+    KEYS,
     ServiceSettings,
     Settings,
     conflicts,
@@ -17,6 +18,7 @@ from .settings import (
     wrong_purpose,
 )
 
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # tabs and the ends of lines are none
 COMMENT = re.compile(r"(?<!\S);.*|^\s*#.*")
 
 
@@ -63,9 +65,10 @@ def parse_settings(text: str, file: str = "") -> Settings:
         kind, _, name = section.partition(":")
         if section == "gtask":
             top, wrong = read_values(Settings, keys)
+            wrong += _swallowed(keys)
         elif kind == "worker" and name.strip():
             read, wrong = read_values(ServiceSettings, keys)
-            wrong += [*wrong_purpose(read, keys), *missing_certificates(keys)]
+            wrong += [*_swallowed(keys), *wrong_purpose(read, keys), *missing_certificates(keys)]
             wrong += missing_proxies(read, keys)
             services.append((name.strip(), read))
         else:
@@ -82,6 +85,15 @@ def parse_settings(text: str, file: str = "") -> Settings:
         raise ConfigError(problems)
     made = tuple(ServiceSettings(name=name, **read) for name, read in services)
     return Settings(**top, services=made, file=file)
+
+
+def _swallowed(keys: dict[str, str]) -> Iterator[str]:
+    """Lines that were meant to be keys, but are indented, and so go on with the value before."""
+    for key, value in keys.items():
+        for line in value.split("\n"):
+            name, equals, _ = map(str.strip, line.partition("="))
+            if equals and name in KEYS:
+                yield f"{key}: holds {line!r}; if that is a key, it must not be indented"
 
 
 def read_sections(text: str, file: str, problems: list[str]) -> dict[str, dict[str, str]]:
@@ -131,8 +143,10 @@ class _Reader:
 
     def take(self, number: int, line: str) -> None:
         complaint = self._open(line) if line.startswith("[") else self._add(line)
+        if not complaint and (control := CONTROL.search(line)):
+            complaint = f": holds a control character, {control[0]!r}"
         if complaint:
-            first = line.partition("\n")[0]
+            first = CONTROL.sub("?", line.partition("\n")[0])
             self._problems.append(f"{self._file}{complaint} (line {number}: {first})")
 
     def _open(self, line: str) -> str:

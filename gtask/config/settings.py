@@ -62,10 +62,10 @@ class Settings:
         file: where it was read from; empty for a program's own `run_all`.
     """
 
-    pid_file: str = _setting(values.text, "")
+    pid_file: str = _setting(values.path, "")
     control: str = _setting(values.socket_path, "")
     log_level: str = _setting(values.one_of("debug", "info", "warning", "error"), "info")
-    log_file: str = _setting(values.text, "")
+    log_file: str = _setting(values.path, "")
     log_format: str = _setting(values.one_of("text", "json"), "text")
     stop_timeout: float = _setting(values.seconds, 30.0)
     python_path: tuple[str, ...] = _setting(values.existing_folders, ())
@@ -105,10 +105,18 @@ def make_service(name: str, listen: str | Address, **options: Any) -> ServiceSet
     """
     _refuse_unknown(ServiceSettings, options, f"worker {name}")
     read, wrong = read_values(ServiceSettings, {"listen": listen, **options})
+    wrong += _wrong_name(name)
     wrong += [*missing_certificates(options), *missing_proxies(read, options)]
     if wrong:
         raise ConfigError([f"worker {name}: {one}" for one in wrong])
     return ServiceSettings(name=name, **read)
+
+
+def _wrong_name(name: Any) -> Iterator[str]:
+    try:
+        values.text(name)
+    except BadValue as error:
+        yield f"name: {error}"
 
 
 def _refuse_unknown(kind: type, options: Mapping[str, Any], where: str) -> None:
@@ -143,6 +151,9 @@ def _keys(kind: type) -> dict[str, Field[Any]]:
     return {one.name: one for one in fields(kind) if "read" in one.metadata}
 
 
+KEYS = {*_keys(Settings), *_keys(ServiceSettings)}  # of both tables
+
+
 def _means_default(value: Any, key: Field[Any]) -> bool:
     return isinstance(value, str) and not value.strip() and key.default is not MISSING
 
@@ -153,7 +164,7 @@ def _unknown(key: str, known: Iterable[str]) -> str:
 
 
 def wrong_purpose(read: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
-    """What is wrong with what a section serves: tasks, or callbacks.
+    """What is wrong with what a section serves: tasks, perhaps with a handler, or callbacks.
 
     Args:
         read: its values, without those that are wrong by themselves.
@@ -167,8 +178,6 @@ def wrong_purpose(read: Mapping[str, Any], given: Mapping[str, str]) -> Iterator
         yield "handler: is missing, a websocket service needs one"
     if protocol == "websocket" and tasks:
         yield "tasks: cannot be served by websocket, use a text service"
-    if tasks and handler:
-        yield "handler: a service has tasks or a handler, not both"
 
 
 def missing_certificates(given: Mapping[str, Any]) -> Iterator[str]:

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import pwd
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,9 @@ ORIGIN = r"\*|null|file://|[A-Za-z][A-Za-z0-9+.-]*://[^/?#]+/?"  # the two in be
 UNIX_PATH_BYTES = 107  # unix(7): sun_path, and its closing NUL
 
 
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # what no line of text holds; a tab may be in one
+
+
 class BadValue(ValueError):
     """A value that cannot be; the message says why, without naming the key."""
 
@@ -30,9 +34,21 @@ class BadValue(ValueError):
 
 
 def text(value: Any) -> str:
-    if not isinstance(value, str) or "\n" in value.strip():
+    if not isinstance(value, str) or CONTROL.search(value.strip()):
         raise BadValue(f"expected one line of text, not {value!r}")
     return value.strip()
+
+
+def path(value: Any) -> str:
+    name = text(value)
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        encoding = sys.getfilesystemencoding()
+        raise BadValue(
+            f"{name!a} is no file name in this locale, whose encoding is {encoding}"
+        ) from None
+    return name
 
 
 def one_of(*choices: str) -> Callable[[Any], str]:
@@ -122,10 +138,10 @@ def address(value: Any) -> Address:
 
 
 def socket_path(value: Any) -> str:
-    path = text(value)
-    if len(os.fsencode(path)) > UNIX_PATH_BYTES:
-        raise BadValue(f"the path of a unix socket has at most {UNIX_PATH_BYTES} bytes, not {path}")
-    return path
+    name = path(value)
+    if len(os.fsencode(name)) > UNIX_PATH_BYTES:
+        raise BadValue(f"the path of a unix socket has at most {UNIX_PATH_BYTES} bytes, not {name}")
+    return name
 
 
 def networks(value: Any) -> tuple[IpNetwork, ...]:
@@ -157,14 +173,14 @@ def origins(value: Any) -> tuple[str, ...]:
 
 
 def existing_file(value: Any) -> str:
-    path = text(value)
-    if not os.path.isfile(path):
-        raise BadValue(f"there is no file {path}")
-    return path
+    name = path(value)
+    if not os.path.isfile(name):
+        raise BadValue(f"there is no file {name}")
+    return name
 
 
 def existing_folders(value: Any) -> tuple[str, ...]:
-    folders = tuple(map(text, _items(value, r"[,\n]")))  # a path may hold a space
+    folders = tuple(map(path, _items(value, r"[,\n]")))  # a path may hold a space
     for folder in folders:
         if not os.path.isdir(folder):
             raise BadValue(f"there is no directory {folder}")

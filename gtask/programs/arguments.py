@@ -1,9 +1,11 @@
-"""A task's arguments as the command line of `gtask-call` has them."""
+"""A task's arguments as the command line of `gtask-call` has them, and what else is read there."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 NAMED = re.compile(r"([^\W\d][\w.-]*)(:=|=)(.*)", re.DOTALL)
@@ -13,7 +15,53 @@ HELP = """arguments:
   key:=JSON    a keyword argument of any type
   JSON         an object or array is all arguments; any other value is the next positional one
   -            all arguments as JSON from standard input
+what begins with - and is none of the options below, e.g. -1, is an argument, too, once URL and
+FUNCTION are there; after -- everything is
 """
+
+PLACES = 2  # URL and FUNCTION stand before the arguments
+
+
+def split_words(
+    words: Sequence[str], parser: argparse.ArgumentParser
+) -> tuple[list[str], list[str]]:
+    """The words that `parser` is to read, and those that are the task's arguments.
+
+    `argparse` would take a number such as -1e3 for an option.
+    """
+    known = parser._option_string_actions  # as no public attribute tells them
+    front: list[str] = []
+    arguments: list[str] = []
+    places, rest = 0, iter(words)
+    for word in rest:
+        action = known.get(word.partition("=")[0])
+        if word == "--":
+            between = list(rest)
+            if places < PLACES:
+                front += ["--", *between[: PLACES - places]]
+            arguments += between[PLACES - places :]
+        elif action is not None:
+            front.append(word)
+            if action.nargs is None and "=" not in word:
+                front += [value for value in [next(rest, None)] if value is not None]
+        elif places < PLACES:
+            front.append(word)
+            places += not word.startswith("-")
+        else:
+            arguments.append(word)
+    return front, arguments
+
+
+def seconds(text: str) -> float:
+    """A time limit, as an option has it."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e9:
+        problem = f"timeout must be a number of seconds, 0 or more, not {text!r}"
+        raise argparse.ArgumentTypeError(problem)
+    return value
 
 
 def read_arguments(words: list[str]) -> dict[str, Any] | list[Any] | None:
@@ -55,4 +103,5 @@ def _parse(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        raise ValueError(f"{text!r} is neither key=value nor JSON (a string: '\"text\"')") from None
+        string = json.dumps(text, ensure_ascii=False)
+        raise ValueError(f"{text!r} is neither key=value nor JSON (a string: '{string}')") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import signal
 import sys
@@ -11,8 +10,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import WORKER_LOST
-from .arguments import HELP, read_arguments, read_json
-from .outcome import CANNOT_CONNECT, DONE, FAILED, stop_printing
+from ..printable import printable, printable_json
+from ..streams import open_standard_streams
+from .arguments import HELP, read_arguments, read_json, seconds, split_words
+from .outcome import CANNOT_CONNECT, DONE, FAILED, print_any_text, stop_printing
 from .progress import ProgressBar
 from .tls import add_tls_options, tls_context
 from .version import add_version_option
@@ -36,19 +37,21 @@ exit codes:
   75  no connection could be made
 """
 
+MESSAGE_CHARACTERS = 4000
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Make the calls; returns the exit code."""
+    open_standard_streams()
     parser = _parser()
-    options = parser.parse_args(arguments)
+    front, words = split_words(arguments if arguments is not None else sys.argv[1:], parser)
+    options = parser.parse_args(front)
     try:
-        words = options.arguments
         given = read_json(sys.stdin.read()) if words == ["-"] else read_arguments(words)
         client = _client(options)
     except ValueError as error:
         parser.error(str(error))
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # so is a lone surrogate JSON again
+    print_any_text()
     # gevent would report a KeyboardInterrupt on standard error; SystemExit it passes on.
     signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))
     try:
@@ -67,12 +70,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Call a task and print its result as JSON.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=EPILOG,
+        allow_abbrev=False,
     )
     parser.add_argument("url", metavar="URL", help="e.g. text://127.0.0.1:12345, or several by ','")
     parser.add_argument("function", metavar="FUNCTION")
     parser.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="see below")
-    parser.add_argument("--timeout", type=float, metavar="S", help="seconds (60); 0: no limit")
-    parser.add_argument("--connect-timeout", type=float, default=5.0, metavar="S", help="(5)")
+    parser.add_argument("--timeout", type=seconds, metavar="S", help="seconds (60); 0: no limit")
+    parser.add_argument("--connect-timeout", type=seconds, default=5.0, metavar="S", help="(5)")
     parser.add_argument("--retries", type=int, default=0, metavar="N", help="repeat lost calls")
     parser.add_argument("--progress", action="store_true", help="show what the task reports")
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help="call N times")
@@ -141,7 +145,7 @@ class _Caller:
         if self._bar is not None:
             self._bar.clear()
         if call.error is None:
-            print(json.dumps(call.get(), ensure_ascii=False))
+            print(printable_json(json.dumps(call.get(), ensure_ascii=False)))
         else:
             self._fail(call.error)
 
@@ -150,7 +154,8 @@ class _Caller:
         never_sent = isinstance(error.data, dict) and error.data.get("sent") is False
         self._code = CANNOT_CONNECT if error.code == WORKER_LOST and never_sent else FAILED
         code = f" ({error.code})" if error.code < 0 else ""
-        print(f"gtask-call: {' '.join(error.message.split())}{code}", file=sys.stderr)
+        message = printable(" ".join(error.message.split()), MESSAGE_CHARACTERS)
+        print(f"gtask-call: {message}{code}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -6,25 +6,28 @@ at a Python object counts its references: the less it does after its fork, the m
 
 A worker is a gevent `StreamServer` that is started on the master's listening socket. It talks to the
 master by the scoreboard and by messages on a socket; it listens to TERM (drain), HUP (a TERM that
-follows is a reload's), INT (stop now) and USR2 (report connections).
+follows is a reload's), INT (stop now) and USR2 (report connections). What user code raises, wherever
+it does, ends no more than the greenlet it is raised in.
 """
 
 from __future__ import annotations
 
-import logging
+import math
 import os
 import random
 import signal
 import socket
 import ssl
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import gevent
 import ujson
 from gevent.event import Event
 
 from ..address import format_address
+from ..logs.loggers import get_logger
+from ..logs.setup import look_after_log
 from ..net.reactor import current_reactor
 from ..net.timer import Timer
 from ..process import resident_bytes
@@ -33,72 +36,30 @@ from ..scoreboard import Scoreboard, State
 from .callbacks import CallbackService
 from .engine import Engine
 from .fairness import Fairness
+from .farewell import limit_farewell, run_exit_functions
+from .interface import Service
 from .load import describe
 from .networks import Networks
 from .reception import Reception
 from .service import TaskService
 from .shared_listener import SharedListener
+from .signals import Signals
 from .stats import WorkerStats
 
 if TYPE_CHECKING:
     from ..config import ServiceSettings
     from ..worker import Worker
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 BEAT_SECONDS = 0.25
 CHECK_SECONDS = 1.0  # between checks of limits: memory, idle connections, new siblings
 DRAIN_CHECK_SECONDS = 0.05
 DRAIN_IDLE_SECONDS = 1.0  # what a peer that was told to go may stay silent
+RELOAD_SECONDS = 1.0  # from a HUP to the TERM that belongs to it, at most
 REPORT_CONNECTIONS = 50  # a message to the master
+FAREWELL_SECONDS = 1.5  # of a worker that is told to stop now; the master kills after 2
 FAILED_TO_BOOT = 1
-
-
-class Service(Protocol):
-    """What serves the connections of a worker: tasks, callbacks, or websockets and HTTP."""
-
-    @property
-    def is_full(self) -> bool:
-        """No connection may be accepted now."""
-        ...
-
-    @property
-    def is_idle(self) -> bool:
-        """Nothing runs, waits or is connected."""
-        ...
-
-    def make_server(self, listener: socket.socket) -> SharedListener:
-        """The server that accepts connections for it, not started."""
-        ...
-
-    def accept(self, socket: Any, address: Any, tls: TlsFilter | None = None) -> None:
-        """Serve the peer on `socket`; hub only."""
-
-    def serve_newest(self) -> None:
-        """Serve what has come already on the connection that was accepted last."""
-
-    def after_fork_in_child(self) -> None:
-        """User code has forked this process off: leave the connections to the worker."""
-
-    def drain(self) -> None:
-        """Let the peers go."""
-
-    def close_idle(self, idle_seconds: float) -> None:
-        """Close connections that wait for nothing and were silent for so long."""
-
-    def stop(self) -> None:
-        """The drain's time is up: start nothing more."""
-
-    def abort(self) -> None:
-        """Close every connection now."""
-
-    def oldest(self) -> tuple[int, float]:
-        """1 + the number of the function that has been running longest, and since when."""
-        ...
-
-    def report(self) -> list[dict[str, Any]]:
-        """Each connection, for the operator."""
-        ...
 
 
 class WorkerProcess:
@@ -135,16 +96,22 @@ class WorkerProcess:
         self.signalled = Event()  # TERM or INT came
         self.is_hurried = False
         self.is_reloading = False
+        self.reload_told = -math.inf
+        self.ended_by = math.inf  # the moment at which the process ends in any case
         self.is_told_ready = self.asked_to_go = False  # by messages that the master has taken
         self.max_tasks = self.max_rss = self.next_check = 0.0
-        self.title = f"gtask: {settings.name} %d {settings.listen}"
         self.tls = tls
         loop = self.reactor.loop
+        self.signals = Signals(
+            loop,
+            {
+                signal.SIGTERM: self.on_term,
+                signal.SIGINT: self.on_int,
+                signal.SIGHUP: self.on_hup,
+                signal.SIGUSR2: self.on_report,
+            },
+        )
         self.watchers = [
-            (loop.signal(signal.SIGTERM), self.on_term),
-            (loop.signal(signal.SIGINT), self.on_int),
-            (loop.signal(signal.SIGHUP), self.on_hup),
-            (loop.signal(signal.SIGUSR2), self.on_report),
             (loop.fork(ref=False), self.on_fork),
             (loop.timer(BEAT_SECONDS, BEAT_SECONDS), self.beat),
         ]
@@ -199,7 +166,7 @@ class WorkerProcess:
     # -- the three parts of its life ----------------------------------------------------------
 
     def run(self, worker_id: int, row: int) -> int:
-        """Be a worker until told to stop, in a process just forked; returns the exit code.
+        """Be a worker until told to stop, in a process just forked; returns its exit code so far.
 
         Args:
             worker_id: 0 to count - 1; a replacement gets its predecessor's.
@@ -208,14 +175,16 @@ class WorkerProcess:
         try:
             self.boot(worker_id, row)
         except BaseException as error:  # the edge: on_worker_start is user code
-            log.error("worker %s %d cannot start", self.worker.name, worker_id, exc_info=error)
             self.tell_master("failed", reason=describe(error))
+            self.ended_by = monotonic() + FAREWELL_SECONDS
+            log.error("worker %s %d cannot start", self.worker.name, worker_id, exc_info=error)
             return FAILED_TO_BOOT
         self.signalled.wait()
         if self.is_reloading:
             self.call("on_worker_reload")
         code = self.drain()
-        self.farewell()
+        if self.is_hurried:
+            self.ended_by = monotonic() + FAREWELL_SECONDS
         return code
 
     def boot(self, worker_id: int, row: int) -> None:
@@ -228,6 +197,7 @@ class WorkerProcess:
         self.max_tasks = _with_jitter(self.settings.max_tasks)
         self.max_rss = _with_jitter(self.settings.max_rss_mb) * 1024 * 1024
         self.next_check = monotonic() + CHECK_SECONDS
+        self.signals.start()
         for watcher, action in self.watchers:
             watcher.start(action)
         if self.worker.on_worker_start is not None:
@@ -241,7 +211,7 @@ class WorkerProcess:
 
     def drain(self) -> int:
         """Accept no more, let running work end; returns 0, or 1 if it was cut off."""
-        deadline = monotonic() + self.stop_timeout
+        deadline = self.ended_by = monotonic() + self.stop_timeout
         if self.server is not None:
             self.server.finish()
         # Told only now: the master may then have the kernel refuse what is still in the queue.
@@ -268,9 +238,14 @@ class WorkerProcess:
         if self.reception is not None:
             self.reception.close_idle(idle_seconds)
 
-    def farewell(self) -> None:
-        self.call("on_worker_stop")
+    def farewell(self, code: int) -> None:
+        """Let user code end what it has begun, after `run`; if that takes too long, exit meanwhile."""
+        left = self.ended_by - monotonic()
+        limit_farewell(left, code)
+        if self.server is not None:  # so `on_worker_start` has been through
+            self.call("on_worker_stop")
         Timer.delete_all()
+        run_exit_functions(0.0 if self.is_hurried else left / 2)
 
     def call(self, name: str) -> None:
         """Call one of the worker's callbacks, if it is set."""
@@ -316,10 +291,12 @@ class WorkerProcess:
     # -- signals and timers, in the hub -------------------------------------------------------
 
     def on_term(self) -> None:
+        # A HUP of long ago was a terminal's, which is nothing to us.
+        self.is_reloading = monotonic() - self.reload_told < RELOAD_SECONDS
         self.signalled.set()
 
     def on_hup(self) -> None:
-        self.is_reloading = True  # the master sends TERM right after it
+        self.reload_told = monotonic()  # the master sends TERM right after it
 
     def on_int(self) -> None:
         self.is_hurried = True
@@ -350,6 +327,7 @@ class WorkerProcess:
     def beat(self) -> None:
         """Tell the master that the loop turns, and check the limits now and then."""
         self.stats.beat(*self.service.oldest())
+        look_after_log()
         now = monotonic()
         if now < self.next_check or self.signalled.is_set():
             return

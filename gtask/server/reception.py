@@ -6,19 +6,19 @@ byte more. Where `proxy_protocol` is off, there is none of this.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from socket import MSG_DONTWAIT, MSG_PEEK
 from time import monotonic
 from typing import Any
 
 from ..address import format_address
+from ..logs.loggers import get_logger
 from ..net.reactor import Reactor
 from ..protocols.proxy import ProxyError, ProxyHeader
 from .networks import Networks
 from .stats import WorkerStats
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 READ = 1
 PEEK_BYTES = 512  # headers are shorter, unless they carry certificates

@@ -9,12 +9,13 @@ log in one line; only an error of the application's is an ERROR with its traceba
 from __future__ import annotations
 
 import io
-import logging
 from typing import Any, Protocol
 
 from greenlet import GreenletExit
 
 from ...address import format_address
+from ...logs.loggers import get_logger
+from ...printable import printable
 from ...protocols.http import HttpFault, Request, RequestParser
 from ..networks import Networks
 from ..stats import WorkerStats
@@ -30,11 +31,9 @@ from .http_socket import HttpSocket, PeerGone
 from .limits import HeadWait
 from .response import SWITCHING, Response
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
-DISCARD_BYTES = (
-    1024 * 1024
-)  # of a body that the application left; what is longer, ends the connection
+DISCARD_BYTES = 1024 * 1024  # of a body that the application left; more ends the connection
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 FAILED = Refusal("500 Internal Server Error", "the application failed")
 
@@ -220,7 +219,7 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
     @property
     def _what(self) -> str:
         """The request, for the log."""
-        return _printable(f"{self._request.method} {self._request.target}")
+        return printable(f"{self._request.method} {self._request.target}")
 
     # -- what gevent-websocket and gevent call ------------------------------------------------
 
@@ -270,7 +269,7 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         self.start_response(
             status, [("Content-Type", "text/plain"), ("Connection", "close"), *headers]
         )
-        log.info("%s: %s, %s", format_address(self._client), status, _printable(why))
+        log.info("%s: %s, %s", format_address(self._client), status, printable(why))
         return [why.encode() + b"\n"]
 
     def upgrade_connection(self) -> None:
@@ -294,8 +293,3 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
         self._service.connections[self._connection.id] = self._connection
         early = self._parser.rest
         self._connection.open(sock, format_address(self._client), tls, early)
-
-
-def _printable(text: str) -> str:
-    """What a peer has sent, for people's terminals."""
-    return text.encode("ascii", "backslashreplace").decode()
