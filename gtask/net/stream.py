@@ -13,6 +13,7 @@ from enum import IntEnum
 from typing import Any, Final
 
 from ..compiled import mypyc_attr
+from ..native import unacknowledged_bytes
 from ..protocols.tls import TlsFilter
 from .debts import Debtor
 from .lingerer import Lingerer
@@ -297,7 +298,10 @@ class Stream(Debtor):
     def _sent_bytes(self) -> int:
         if self._output:
             self._writable()
-        return self.bytes_written
+        if self._socket is None:
+            return self.bytes_written
+        # A slow peer may leave the kernel's buffer full for a long time.
+        return self.bytes_written - unacknowledged_bytes(self._socket.fileno())
 
     def _must_take(self) -> bool:
         return self.state is FLUSHING  # before that, it is the caller who knows how long to wait

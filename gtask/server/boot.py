@@ -12,7 +12,6 @@ it does, ends no more than the greenlet it is raised in.
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import os
 import random
@@ -20,7 +19,7 @@ import signal
 import socket
 import ssl
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import gevent
 import ujson
@@ -38,9 +37,12 @@ from .callbacks import CallbackService
 from .engine import Engine
 from .fairness import Fairness
 from .farewell import limit_farewell, run_exit_functions
+from .interface import Service
 from .load import describe
 from .lobby import Lobby
+from .networks import Networks
 from .overflow import Overflow
+from .reception import Reception
 from .service import TaskService
 from .shared_listener import SharedListener
 from .signals import Signals
@@ -61,58 +63,6 @@ REPORT_CONNECTIONS = 50  # a message to the master
 FAREWELL_SECONDS = 1.5  # of a worker that is told to stop now; the master kills after 2
 NEVER = 1e9  # seconds
 FAILED_TO_BOOT = 1
-
-
-class Service(Protocol):
-    """What serves the connections of a worker: tasks, callbacks, or websockets and HTTP."""
-
-    @property
-    def is_full(self) -> bool:
-        """No connection may be accepted now."""
-        ...
-
-    @property
-    def is_idle(self) -> bool:
-        """Nothing runs, waits or is connected."""
-        ...
-
-    @property
-    def has_work(self) -> bool:
-        """Something runs or waits that would be cut off now; a peer that does not read is none."""
-        ...
-
-    def make_server(self, listener: socket.socket) -> SharedListener:
-        """The server that accepts connections for it, not started."""
-        ...
-
-    def accept(self, socket: Any, address: Any, tls: TlsFilter | None = None) -> None:
-        """Serve the peer on `socket`; hub only."""
-
-    def serve_newest(self) -> None:
-        """Serve what has come already on the connection that was accepted last."""
-
-    def after_fork_in_child(self) -> None:
-        """User code has forked this process off: leave the connections to the worker."""
-
-    def drain(self) -> None:
-        """Let the peers go."""
-
-    def close_idle(self, idle_seconds: float) -> None:
-        """Close connections that wait for nothing and were silent for so long."""
-
-    def stop(self) -> None:
-        """The drain's time is up: start nothing more."""
-
-    def abort(self) -> None:
-        """Close every connection now."""
-
-    def oldest(self) -> tuple[int, float]:
-        """1 + the number of the function that has been running longest, and since when."""
-        ...
-
-    def report(self) -> list[dict[str, Any]]:
-        """Each connection, for the operator."""
-        ...
 
 
 class WorkerProcess:
@@ -177,6 +127,12 @@ class WorkerProcess:
             is_strict=is_single,
         )
         self.listener = listener
+        is_web = settings.listen.protocol == "websocket"
+        self.networks = Networks(settings.allow, settings.proxy_networks, judges_requests=is_web)
+        self.reception: Reception | None = None
+        if settings.proxy_protocol == "on":
+            timeout = settings.handshake_timeout
+            self.reception = Reception(self.reactor, self.stats, self.networks, timeout, self.serve)
         self.service = self.make_service()
         self.server: SharedListener | None = None  # made in the worker
         can_pass_on = bool(worker.served) and tls is None
@@ -204,6 +160,7 @@ class WorkerProcess:
                 self.reactor,
                 self.stats,
                 is_tls=self.tls is not None,
+                networks=self.networks,
                 handshake_timeout=settings.handshake_timeout or NEVER,
                 send_timeout=settings.send_timeout,
             )
@@ -281,14 +238,25 @@ class WorkerProcess:
         self.stats.state(State.DRAINING)
         if not self.is_hurried:
             self.service.drain()
-            while not self.service.is_idle and monotonic() < deadline and not self.is_hurried:
-                self.service.close_idle(DRAIN_IDLE_SECONDS)
+            while not self.is_idle and monotonic() < deadline and not self.is_hurried:
+                self.close_idle(DRAIN_IDLE_SECONDS)
                 self.signalled.clear()
                 self.signalled.wait(DRAIN_CHECK_SECONDS)
         is_clean = not self.service.has_work
         self.service.stop()
         self.service.abort()
         return 0 if is_clean or self.is_hurried else 1
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing runs, waits or is connected."""
+        return self.service.is_idle and (self.reception is None or self.reception.is_idle)
+
+    def close_idle(self, idle_seconds: float) -> None:
+        """Close connections that wait for nothing and were silent for so long."""
+        self.service.close_idle(idle_seconds)
+        if self.reception is not None:
+            self.reception.close_idle(idle_seconds)
 
     def farewell(self, code: int) -> None:
         """Let user code end what it has begun, after `run`; if that takes too long, exit meanwhile."""
@@ -332,7 +300,10 @@ class WorkerProcess:
 
     def accept(self, client: Any, address: Any) -> None:
         """Take up a connection, if its network may connect; runs in the hub."""
-        if self.settings.allow and not self.is_allowed(address):
+        if self.reception is not None and self.networks.is_proxy(address):
+            self.stats.accepted()
+            self.reception.receive(client, address)
+        elif self.settings.allow and not self.networks.may_connect(address):
             self.stats.refused()
             client.close()
             log.debug("refused %s", format_address(address))
@@ -340,23 +311,23 @@ class WorkerProcess:
             self.admit(client, address)
 
     def admit(self, client: Any, address: Any) -> None:
-        """Serve a connection; runs in the hub."""
-        before = self.stats.connections
+        """Count a connection, and serve it; runs in the hub."""
         self.stats.accepted()
+        self.serve(client, address)
+
+    def serve(self, client: Any, address: Any) -> None:
+        """Serve a connection that has been counted."""
+        counted = self.stats.connections
         try:
             tls = TlsFilter(self.tls, server_side=True) if self.tls is not None else None
             self.service.accept(client, address, tls)
         except BaseException:
-            if self.stats.connections > before:  # the service has not counted it out itself
+            if self.stats.connections == counted:  # the service has not counted it out itself
                 self.stats.closed(0, 0)
             raise
 
     def is_allowed(self, address: Any) -> bool:
-        if not isinstance(address, tuple):
-            return True  # a unix socket: its mode says who may connect
-        host = ipaddress.ip_address(address[0].partition("%")[0])
-        host = getattr(host, "ipv4_mapped", None) or host
-        return any(host in network for network in self.settings.allow)
+        return self.networks.is_allowed(address)
 
     # -- signals and timers, in the hub -------------------------------------------------------
 
@@ -380,6 +351,8 @@ class WorkerProcess:
                 watcher.stop()
             if self.server is not None:
                 self.server.after_fork_in_child()
+            if self.reception is not None:
+                self.reception.after_fork_in_child()
             self.service.after_fork_in_child()
 
     def on_report(self) -> None:
@@ -404,7 +377,7 @@ class WorkerProcess:
             self.is_told_ready = self.tell_master("ready")
         self.fairness.refresh()
         if self.settings.idle_timeout:
-            self.service.close_idle(self.settings.idle_timeout)
+            self.close_idle(self.settings.idle_timeout)
         if self.max_tasks and self.stats.done >= self.max_tasks:
             self.ask_to_go(f"max_tasks: {self.stats.done} tasks done")
         elif self.max_rss and (rss := _resident_bytes()) > self.max_rss:
