@@ -39,6 +39,8 @@ from .callbacks import CallbackService
 from .engine import Engine
 from .fairness import Fairness
 from .load import describe
+from .lobby import Lobby
+from .overflow import Overflow
 from .service import TaskService
 from .shared_listener import SharedListener
 from .signals import Signals
@@ -57,6 +59,7 @@ DRAIN_IDLE_SECONDS = 1.0  # what a peer that was told to go may stay silent
 RELOAD_SECONDS = 1.0  # from a HUP to the TERM that belongs to it, at most
 REPORT_CONNECTIONS = 50  # a message to the master
 FAREWELL_SECONDS = 1.5  # of a worker that is told to stop now; the master kills after 2
+NEVER = 1e9  # seconds
 FAILED_TO_BOOT = 1
 
 
@@ -71,6 +74,11 @@ class Service(Protocol):
     @property
     def is_idle(self) -> bool:
         """Nothing runs, waits or is connected."""
+        ...
+
+    @property
+    def has_work(self) -> bool:
+        """Something runs or waits that would be cut off now; a peer that does not read is none."""
         ...
 
     def make_server(self, listener: socket.socket) -> SharedListener:
@@ -141,6 +149,7 @@ class WorkerProcess:
         self.signalled = Event()  # TERM or INT came
         self.is_hurried = False
         self.is_reloading = False
+        self.takes_guests = False  # what is accepted is left unread by `overflow`
         self.reload_told = -math.inf
         self.ended_by = math.inf  # the moment at which the process ends in any case
         self.is_told_ready = self.asked_to_go = False  # by messages that the master has taken
@@ -170,14 +179,34 @@ class WorkerProcess:
         self.listener = listener
         self.service = self.make_service()
         self.server: SharedListener | None = None  # made in the worker
+        can_pass_on = bool(worker.served) and tls is None
+        self.overflow = Overflow(
+            loop,
+            listener,
+            self.stats,
+            settings.concurrency,
+            Lobby() if can_pass_on else None,
+            self,
+        )
 
     def make_service(self) -> Service:
         """What serves the connections."""
         worker, settings = self.worker, self.settings
+        debts = self.reactor.debts
+        debts.max_bytes = settings.max_pending_bytes
+        debts.send_timeout = settings.send_timeout
+        debts.handshake_timeout = settings.handshake_timeout
         if settings.listen.protocol == "websocket":
             from .web.service import WebSocketService  # not for text services: it takes memory
 
-            return WebSocketService(worker, self.reactor, self.stats, is_tls=self.tls is not None)
+            return WebSocketService(
+                worker,
+                self.reactor,
+                self.stats,
+                is_tls=self.tls is not None,
+                handshake_timeout=settings.handshake_timeout or NEVER,
+                send_timeout=settings.send_timeout,
+            )
         if not worker.served:
             return CallbackService(worker, self.reactor, self.stats)
         engine = Engine(
@@ -189,6 +218,7 @@ class WorkerProcess:
             max_frame_bytes=settings.max_frame_bytes,
             max_batch=settings.max_batch,
             max_send_buffer_bytes=settings.max_send_buffer_bytes,
+            max_pending_bytes=settings.max_pending_bytes,
         )
         engine.turns.on_full = self.fairness.reconsider
         engine.limits.on_abandoned = self.on_abandoned
@@ -244,6 +274,7 @@ class WorkerProcess:
             self.worker.on_worker_start(self.worker)
         self.server = self.service.make_server(self.listener)
         self.server.share(self.accept, self.fairness, self.service.serve_newest)
+        self.fairness.overflow = self.overflow
         self.server.start()
         self.stats.state(State.READY)
         self.fairness.refresh()
@@ -254,6 +285,7 @@ class WorkerProcess:
         deadline = self.ended_by = monotonic() + self.stop_timeout
         if self.server is not None:
             self.server.finish()
+            self.overflow.close()
         # Told only now: the master may then have the kernel refuse what is still in the queue.
         self.stats.state(State.DRAINING)
         if not self.is_hurried:
@@ -262,8 +294,8 @@ class WorkerProcess:
                 self.service.close_idle(DRAIN_IDLE_SECONDS)
                 self.signalled.clear()
                 self.signalled.wait(DRAIN_CHECK_SECONDS)
+        is_clean = not self.service.has_work
         self.service.stop()
-        is_clean = bool(self.service.is_idle)
         self.service.abort()
         return 0 if is_clean or self.is_hurried else 1
 
@@ -285,13 +317,34 @@ class WorkerProcess:
     def is_full(self) -> bool:
         return self.service.is_full or self.stats.connections >= self.settings.max_connections
 
+    def has_no_turn(self) -> bool:
+        """Whether another connection could be taken, but none of its tasks."""
+        connections = self.stats.connections + self.overflow.guests
+        return self.service.is_full and connections < self.settings.max_connections
+
+    def accept_one(self) -> bool:
+        """Accept a connection, whatever the gate says; False if there is none."""
+        self.takes_guests = True
+        try:
+            return self.server is not None and self.server.accept_one()
+        finally:
+            self.takes_guests = False
+
+    def serve_newest(self) -> None:
+        """Serve what has come already on the connection that was admitted last."""
+        self.service.serve_newest()
+
     def accept(self, client: Any, address: Any) -> None:
         """Take up a connection, if its network may connect; runs in the hub."""
         if self.settings.allow and not self.is_allowed(address):
             self.stats.refused()
             client.close()
             log.debug("refused %s", format_address(address))
-            return
+        elif not (self.takes_guests and self.overflow.receive(client, address)):
+            self.admit(client, address)
+
+    def admit(self, client: Any, address: Any) -> None:
+        """Serve a connection; runs in the hub."""
         before = self.stats.connections
         self.stats.accepted()
         try:

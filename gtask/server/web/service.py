@@ -60,15 +60,16 @@ class WebSocketService(CallbackService):
         super().__init__(worker, reactor, stats)
         self.ping_interval = ping_interval
         self.handshake_timeout = handshake_timeout
-        self.send_timeout = send_timeout
         self.origins = worker.settings().origins
         self.waiting: set[HeadWait] = set()
         self._handlers = Group()
         self._is_tls = is_tls
         self._server: WebServer | None = None
-        period = min(ping_interval or send_timeout, send_timeout) / 4
-        self._checker = reactor.loop.timer(period, period)
-        self._checker.start(self._check, update=True)
+        reactor.debts.send_timeout = send_timeout
+        self._checker: Any = None
+        if ping_interval:
+            self._checker = reactor.loop.timer(ping_interval / 4, ping_interval / 4)
+            self._checker.start(self._check, update=True)
 
     def make_server(self, listener: Any) -> WebServer:
         """The server that accepts connections for it."""
@@ -88,8 +89,7 @@ class WebSocketService(CallbackService):
         """As for text; when draining, also give up on requests that nobody sends."""
         since = monotonic() - idle_seconds
         for connection in list(self.connections.values()):
-            if connection.last_active < since and not connection.is_busy:
-                connection.close_code(GOING_AWAY, self._why)
+            connection.close_if_idle(since, self.is_draining)
         if self.is_draining:
             for wait in list(self.waiting):
                 if wait.since < since:
@@ -103,8 +103,9 @@ class WebSocketService(CallbackService):
         self._handlers.kill(timeout=FLUSH_SECONDS)
         self._flush()
         super().abort()
-        self._checker.stop()
-        self._checker.close()
+        if self._checker is not None:
+            self._checker.stop()
+            self._checker.close()
 
     def _flush(self) -> None:
         deadline = monotonic() + FLUSH_SECONDS
@@ -114,6 +115,10 @@ class WebSocketService(CallbackService):
     def report(self) -> list[dict[str, Any]]:
         """Each websocket, for the operator."""
         return [{**line, "protocol": "websocket"} for line in super().report()]
+
+    @property
+    def has_work(self) -> bool:
+        return super().has_work or bool(self._handlers)
 
     @property
     def is_idle(self) -> bool:
@@ -126,4 +131,4 @@ class WebSocketService(CallbackService):
     def _check(self) -> None:
         now = monotonic()
         for connection in list(self.connections.values()):
-            connection.check(now, self.ping_interval, self.send_timeout)
+            connection.check(now, self.ping_interval)
