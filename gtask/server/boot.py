@@ -18,6 +18,7 @@ import random
 import signal
 import socket
 import ssl
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,6 @@ from ..scoreboard import Scoreboard, State
 from .callbacks import CallbackService
 from .engine import Engine
 from .fairness import Fairness
-from .farewell import limit_farewell, run_exit_functions
 from .interface import Service
 from .load import describe
 from .lobby import Lobby
@@ -183,27 +183,36 @@ class WorkerProcess:
 
     # -- the three parts of its life ----------------------------------------------------------
 
-    def run(self, worker_id: int, row: int) -> int:
+    def run(self, worker_id: int, row: int, before_end: Callable[[int], None] | None = None) -> int:
         """Be a worker until told to stop, in a process just forked; returns its exit code so far.
 
         Args:
             worker_id: 0 to count - 1; a replacement gets its predecessor's.
             row: the process's row on the scoreboard.
+            before_end: called with the exit code when all is done but the user's last callback.
         """
+        code = self.serve(worker_id, row)
+        if self.is_hurried or self.ended_by == math.inf:  # told to stop now, or not even booted
+            self.ended_by = monotonic() + FAREWELL_SECONDS
+        if before_end is not None:
+            before_end(code)
+        if self.server is not None:  # so `on_worker_start` has been through
+            self.call("on_worker_stop")
+        Timer.delete_all()
+        return code
+
+    def serve(self, worker_id: int, row: int) -> int:
+        """Boot, wait for what ends us, drain."""
         try:
             self.boot(worker_id, row)
         except BaseException as error:  # the edge: on_worker_start is user code
             self.tell_master("failed", reason=describe(error))
-            self.ended_by = monotonic() + FAREWELL_SECONDS
             log.error("worker %s %d cannot start", self.worker.name, worker_id, exc_info=error)
             return FAILED_TO_BOOT
         self.signalled.wait()
         if self.is_reloading:
             self.call("on_worker_reload")
-        code = self.drain()
-        if self.is_hurried:
-            self.ended_by = monotonic() + FAREWELL_SECONDS
-        return code
+        return self.drain()
 
     def boot(self, worker_id: int, row: int) -> None:
         """Listen to signals, call `on_worker_start`, accept."""
@@ -258,14 +267,9 @@ class WorkerProcess:
         if self.reception is not None:
             self.reception.close_idle(idle_seconds)
 
-    def farewell(self, code: int) -> None:
-        """Let user code end what it has begun, after `run`; if that takes too long, exit meanwhile."""
-        left = self.ended_by - monotonic()
-        limit_farewell(left, code)
-        if self.server is not None:  # so `on_worker_start` has been through
-            self.call("on_worker_stop")
-        Timer.delete_all()
-        run_exit_functions(0.0 if self.is_hurried else left / 2)
+    def patience(self) -> float:
+        """Seconds that threads of the user's may take to end."""
+        return 0.0 if self.is_hurried else (self.ended_by - monotonic()) / 2
 
     def call(self, name: str) -> None:
         """Call one of the worker's callbacks, if it is set."""
