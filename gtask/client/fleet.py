@@ -144,6 +144,15 @@ class Fleet:
             if other is not connection and other.endpoint is connection.endpoint
         )
 
+    def has_another(self, endpoint: Endpoint | None) -> bool:
+        """Another endpoint takes calls, too."""
+        return any(each.ready for each in self.endpoints if each is not endpoint)
+
+    def is_first_back(self, endpoint: Endpoint) -> bool:
+        """All were away, and the endpoint has its first connection again."""
+        is_back = endpoint.failures > 0 and len(endpoint.ready) == 1
+        return is_back and not self.has_another(endpoint)
+
     def why_unreachable(self) -> str:
         """The last failures, for people."""
         return "; ".join(f"{each.address}: {each.why}" for each in self.endpoints)

@@ -158,7 +158,9 @@ class ConnectionPool:
 
     def _fail(self, call: Call, error: TaskError, endpoint: Endpoint | None = None) -> None:
         """End a call with `error`, or repeat it if it may be repeated, elsewhere at first."""
-        if call._retries > 0 and (error.retryable or self._may_be_known_elsewhere(error, endpoint)):
+        # Not every host may have the task yet, while new code is rolled out.
+        is_elsewhere = type(error) is UnknownTask and self._fleet.has_another(endpoint)
+        if call._retries > 0 and (error.retryable or is_elsewhere):
             now, delay = monotonic(), _delay(call, error)
             made = next(reversed(self.calls), call.id)  # calls are numbered
             if now + delay < call._deadline and self._budget.spend(made, now):
@@ -167,12 +169,6 @@ class ConnectionPool:
                 self._dispatch_later(call, delay)
                 return
         self._finish(call, error)
-
-    def _may_be_known_elsewhere(self, error: TaskError, endpoint: Endpoint | None) -> bool:
-        """Not every host may have the task yet, while new code is rolled out."""
-        return type(error) is UnknownTask and any(
-            each.ready for each in self.endpoints if each is not endpoint
-        )
 
     def _move(self, call: Call, error: TaskError, endpoint: Endpoint) -> None:
         """Make a call elsewhere that a draining server did not start."""
@@ -267,7 +263,7 @@ class ConnectionPool:
         """Share the waiting calls between `connection` and those that are still opening."""
         self._fleet.recount()
         opening = self._fleet.opening
-        if self._is_back(connection.endpoint):
+        if len(self.waiting) > 1 and self._fleet.is_first_back(connection.endpoint):
             connection.endpoint.worked()
             self._fleet.recount()
             self._sharing.begin_slowly()
@@ -348,15 +344,6 @@ class ConnectionPool:
             endpoint.failed(why)
             self._fleet.recount()
             self._give_up()
-
-    def _is_back(self, endpoint: Endpoint) -> bool:
-        """Calls have waited for `endpoint` or another one, and this is the first to come back."""
-        return (
-            endpoint.failures > 0
-            and len(self.waiting) > 1
-            and len(endpoint.ready) == 1
-            and not any(each.ready for each in self.endpoints if each is not endpoint)
-        )
 
     def _grow(self, needed: int) -> None:
         """Open a connection to each endpoint that has none, or one more somewhere if it is needed.
