@@ -132,7 +132,9 @@ class WorkerProcess:
         self.reception: Reception | None = None
         if settings.proxy_protocol == "on":
             timeout = settings.handshake_timeout
-            self.reception = Reception(self.reactor, self.stats, self.networks, timeout, self.serve)
+            self.reception = Reception(
+                self.reactor, self.stats, self.networks, timeout, self.serve_connection
+            )
         self.service = self.make_service()
         self.server: SharedListener | None = None  # made in the worker
         can_pass_on = bool(worker.served) and tls is None
@@ -317,9 +319,9 @@ class WorkerProcess:
     def admit(self, client: Any, address: Any) -> None:
         """Count a connection, and serve it; runs in the hub."""
         self.stats.accepted()
-        self.serve(client, address)
+        self.serve_connection(client, address)
 
-    def serve(self, client: Any, address: Any) -> None:
+    def serve_connection(self, client: Any, address: Any) -> None:
         """Serve a connection that has been counted."""
         counted = self.stats.connections
         try:
