@@ -64,7 +64,9 @@ def parse_store(url: str) -> StoreAddress:
     path = unquote(path)
     if not path or path.endswith("/") or "\0" in path:
         raise ValueError(f"{url!r}: the path of a file is missing")
-    found = StoreAddress("sqlite", os.path.abspath(path), _queue(url, query) if question else "default")
+    found = StoreAddress(
+        "sqlite", os.path.abspath(path), _queue(url, query) if question else "default"
+    )
     if len(os.fsencode(found.socket_path)) > SOCKET_PATH_BYTES:
         raise ValueError(f"{url!r}: the real path of the file may have at most 102 bytes")
     return found
