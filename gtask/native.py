@@ -24,7 +24,9 @@ def _original(module: Any, name: str) -> Any:
 
 if TYPE_CHECKING:
     from _thread import _local as local
+    from _thread import allocate_lock as allocate_lock
     from _thread import get_ident as thread_id
+    from _thread import start_new_thread as start_new_thread
     from os import fork as fork
     from os import waitpid as waitpid
     from select import epoll as epoll
@@ -45,6 +47,8 @@ else:
     getaddrinfo = _original(_socket_module, "getaddrinfo")
     sleep = _original(time, "sleep")
     local = _original(_thread, "_local")  # of a thread; the patched one is of a greenlet
+    allocate_lock = _original(_thread, "allocate_lock")
+    start_new_thread = _original(_thread, "start_new_thread")
     thread_id = _original(_thread, "get_ident")  # the patched one tells greenlets apart
 
 

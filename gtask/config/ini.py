@@ -15,6 +15,7 @@ from .settings import (
     read_values,
     wrong_purpose,
 )
+from .stores import store_conflicts
 
 COMMENT = re.compile(r"(?<!\S);.*|^\s*#.*")
 
@@ -79,6 +80,8 @@ def parse_settings(text: str, file: str = "") -> Settings:
     if problems:
         raise ConfigError(problems)
     made = tuple(ServiceSettings(name=name, **read) for name, read in services)
+    if problems := [f"{file} [worker:{name}] {one}" for name, one in store_conflicts(made)]:
+        raise ConfigError(problems)
     return Settings(**top, services=made, file=file)
 
 

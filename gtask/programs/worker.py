@@ -150,7 +150,7 @@ def _check(settings: Settings) -> int:
         raise Failure(BAD_CONFIGURATION, *problems)
     for service in settings.services:
         names = ", ".join(functions[service.name])
-        print(f"{service.name}: {service.listen}, {service.count} processes: {names}")
+        print(f"{service.name}: {service.place}, {service.count} processes: {names}")
     return DONE
 
 

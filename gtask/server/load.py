@@ -81,9 +81,9 @@ def _context(service: ServiceSettings) -> ssl.SSLContext | None:
 
 def _worker(service: ServiceSettings) -> Worker:
     problems: list[str] = []
-    worker = Worker(service.listen, name=service.name)
+    worker = Worker(service.place, name=service.name)
     for field in fields(ServiceSettings):
-        if field.name not in ("name", "listen", "tasks"):
+        if field.name not in ("name", "listen", "stores", "tasks"):
             setattr(worker, field.name, getattr(service, field.name))
     modules = [_import("tasks", name, problems) for name in service.tasks]
     handler = _import("handler", service.handler, problems) if service.handler else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import errno
 import fcntl
@@ -18,13 +17,13 @@ REFUSED_FILE_SYSTEMS = ("nfs", "cifs", "smb", "9p", "fuse", "afs", "ceph", "glus
 # An fcntl lock is the process's: threads of one process tell each other here. Native locks, as
 # what is done under them blocks a native thread.
 _held: set[str] = set()
-_guard: Any = _thread.allocate_lock()
+_guard: Any = native.allocate_lock()
 
 
 def _forget_parent() -> None:
     """In a forked child: an fcntl lock is not inherited, fcntl(2), so nothing is held."""
     global _guard
-    _guard = _thread.allocate_lock()
+    _guard = native.allocate_lock()
     _held.clear()
 
 
