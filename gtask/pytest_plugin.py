@@ -143,6 +143,9 @@ class _InlineTask:
     id = None
     deadline = None
     peer = "inline"
+    is_stopping = False
+    attempt = deliveries = 1
+    enqueued_at = None
 
     def __init__(self, told: list[tuple[float, float | None, str]]) -> None:
         self._told = told

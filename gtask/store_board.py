@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import mmap
+import signal
 from typing import Final
 
+# What ends the process. TERM does not: a manager sends that to the whole tree, and the store
+# must outlive the workers that drain.
+END_SIGNAL: Final = signal.SIGUSR1
 FIGURES: Final = ("ready", "delayed", "running", "dead", "done_total", "workers")
 REASONS: Final = (
     "ok",

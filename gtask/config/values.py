@@ -122,7 +122,9 @@ def places(value: Any) -> Places:
         return Places(address(value), ())
     addresses = [address(one) for one in given if not _is_store(one)]
     if len(addresses) > 1:
-        raise BadValue(f"one address to listen at, and stores, not {addresses[0]} and {addresses[1]}")
+        raise BadValue(
+            f"one address to listen at, and stores, not {addresses[0]} and {addresses[1]}"
+        )
     if len({(one.path, one.queue) for one in stores}) < len(stores):
         raise BadValue("a store is given twice")
     return Places(addresses[0] if addresses else NOWHERE, stores)

@@ -19,6 +19,7 @@ from .signals import ReloadSignal, Request, ScaleSignal, StopSignal
 from .slots import Phase
 from .status import Status
 from .stop import Stop
+from .stores import Stores
 from .survey import Survey
 
 
@@ -30,12 +31,20 @@ class Operators:
     """
 
     def __init__(
-        self, roster: Roster, status: Status, change: Change, stop: Stop, *, is_daemon: bool
+        self,
+        roster: Roster,
+        status: Status,
+        change: Change,
+        stop: Stop,
+        stores: Stores,
+        *,
+        is_daemon: bool,
     ) -> None:
         self._roster = roster
         self._status = status
         self._change = change
         self._stop = stop
+        self._stores = stores
         self._is_daemon = is_daemon
         self._started = time.time()
         self._surveys: list[Survey] = []
@@ -90,6 +99,7 @@ class Operators:
             "file": settings.file,
             "stop_timeout": settings.stop_timeout,
             "services": self._status.services(now),
+            "stores": self._stores.describe(),
         }
 
     def _state(self) -> str:

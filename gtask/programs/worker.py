@@ -21,7 +21,9 @@ from .outcome import BAD_CONFIGURATION, DONE, Failure, stop_printing
 from .version import add_version_option
 
 if TYPE_CHECKING:
+    from ..config import StoreSettings
     from ..generation import Generation
+    from ..store_board import StoreBoard
 
 COMMANDS = {
     "start": "run the services, in the foreground unless -d is given",
@@ -125,6 +127,7 @@ def _start(settings: Settings, is_daemon: bool) -> int:
     master = Master(
         settings,
         _start_mold,
+        start_store=_start_store,
         load=lambda: load_settings(settings.file),
         reporter=reporter,
         is_daemon=is_daemon,
@@ -137,6 +140,13 @@ def _start_mold(generation: Generation) -> int:
     from ..server.mold import run_mold
 
     return run_mold(generation)
+
+
+def _start_store(settings: StoreSettings, board: StoreBoard, master: int) -> int:
+    """Runs in the forked process of a store; only there may gevent be imported."""
+    from ..server.stores import run_store
+
+    return run_store(settings, board, master)
 
 
 def _check(settings: Settings) -> int:

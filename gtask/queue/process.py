@@ -23,7 +23,7 @@ from .. import native
 from ..errors import StoreUnavailable, TaskError
 from ..net.reactor import Reactor, current_reactor
 from ..protocols.messages import Call, InvalidCall, read_message
-from ..store_board import StoreBoard
+from ..store_board import END_SIGNAL, StoreBoard
 from .committer import Committer
 from .dealer import Dealer
 from .desk import Desk
@@ -51,7 +51,7 @@ IGNORED = (
     signal.SIGINT,
     signal.SIGHUP,
     signal.SIGQUIT,
-    signal.SIGUSR1,
+    signal.SIGTERM,
     signal.SIGUSR2,
     signal.SIGTTIN,
     signal.SIGTTOU,
@@ -97,7 +97,7 @@ class StoreProcess:
 
     def run(self) -> int:
         """The whole life of the process."""
-        self._watch(self._loop.signal(signal.SIGTERM), self._told_to_end.set)
+        self._watch(self._loop.signal(END_SIGNAL), self._told_to_end.set)
         self._watch(self._loop.timer(0, BEAT_SECONDS), self._beat)
         while not self._take_hold():
             if self._told_to_end.wait(LOCK_SECONDS):
@@ -163,6 +163,7 @@ class StoreProcess:
         for watcher in self._watchers:
             watcher.stop()
             watcher.close()
+        native.signal(END_SIGNAL, signal.SIG_IGN)  # it has been heard
         self._listener.close()
         with contextlib.suppress(OSError):
             os.unlink(self._path + ".sock")

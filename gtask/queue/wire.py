@@ -98,7 +98,7 @@ def notification_line(method: str, **params: Any) -> bytes:
     return b'{"jsonrpc":"2.0","method":%b,"params":%b}\n' % (dumps(method), dumps(params))
 
 
-def request_line(id: int, method: str, params: dict[str, Any]) -> bytes:
+def request_line(id: int, method: str, params: Any) -> bytes:
     """A request with its LF."""
     head = dumps(method), dumps(params), id
     return b'{"jsonrpc":"2.0","method":%b,"params":%b,"id":%d}\n' % head

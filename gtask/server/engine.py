@@ -28,6 +28,7 @@ class Engine:
     Attributes:
         connections: all that are open.
         is_draining: peers are to go.
+        queues: the stores of the service, where it has some.
         thread: the native thread that all of this runs in.
     """
 
@@ -58,3 +59,4 @@ class Engine:
         self.thread: int = native_thread_id()
         self.connections: set[Any] = set()
         self.is_draining = False
+        self.queues: Any = None

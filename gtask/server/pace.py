@@ -62,6 +62,11 @@ class PacedConnection(ReadyStream):
     def peer(self) -> str:
         return format_address(self._address) or "unix"
 
+    @property
+    def is_stopping(self) -> bool:
+        """The process is to end."""
+        return self.engine.is_draining
+
     def report(self) -> dict[str, Any]:
         """What the operator's list of connections shows."""
         return {

@@ -13,6 +13,7 @@ from .execution import Execution
 from .stats import WorkerStats
 
 MAX_WAITING = 10000  # JSON-RPC calls of one process that may wait for a turn
+QUEUE_SHARE = 8  # of so many free turns one is for durable tasks, if calls wait, too
 SERVE_SECONDS = 0.005  # what is started at a time, before the loop looks at all else
 
 
@@ -29,6 +30,7 @@ class Turns:
         running: how many turns are taken.
         blocked: the tasks that have them.
         waiting: the calls that wait for one, the first first.
+        queued: durable tasks that wait for one; each eighth that is free is theirs.
         is_closed: nothing more is started.
         on_full: called when no turn is left.
     """
@@ -38,10 +40,12 @@ class Turns:
         self.running = 0
         self.blocked: set[Execution] = set()
         self.waiting: deque[Execution] = deque()
+        self.queued: deque[Execution] = deque()
         self.is_closed = False
         self.on_full: Callable[[], None] | None = None
         self._loop = loop
         self._stats = stats
+        self._handed_out = 0
         self._timer: Any = None  # for those that the time was up for
 
     @property
@@ -64,13 +68,20 @@ class Turns:
     def serve_waiting(self) -> None:
         """Start what waits, as far as there are turns; only the hub may call this."""
         until = monotonic() + SERVE_SECONDS
-        while self.waiting and self.running < self.concurrency:
+        while (self.waiting or self.queued) and self.running < self.concurrency:
             if monotonic() > until:
                 self._serve_waiting_later()
                 return
-            call = self.waiting.popleft()
+            call = self._next()
             if not call.is_answered:  # it may have timed out or been cancelled
                 call.connection.run_waiting(call)
+
+    def _next(self) -> Execution:
+        """Who is served next: a call that somebody waits for, each eighth time a durable task."""
+        self._handed_out += 1
+        if self.queued and (not self.waiting or self._handed_out % QUEUE_SHARE == 0):
+            return self.queued.popleft()
+        return self.waiting.popleft()
 
     def serve_waiting_soon(self) -> None:
         """The same, from a greenlet."""
@@ -98,7 +109,7 @@ class Turns:
             self.blocked.discard(call)
             self.running -= 1
             self._stats.set_running(self.running)
-            if self.waiting:
+            if self.waiting or self.queued:
                 self.serve_waiting_soon()
 
     def close(self) -> None:
