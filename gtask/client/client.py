@@ -165,6 +165,13 @@ class TaskClient:
         board.submit(call)
         return call
 
+    def try_again(self) -> None:
+        """Try those addresses again at once that are left alone as they could not be reached."""
+        board = self._boards.get(_native_thread())
+        if board is not None:
+            for endpoint in board.endpoints:
+                endpoint.try_again()
+
     def close(self) -> None:
         """Close every connection; calls under way end with `TaskCancelled`."""
         self._is_closed = True

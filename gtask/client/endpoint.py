@@ -107,6 +107,11 @@ class Endpoint:
             self._timer.start(self._try_again, update=True)
             self.board.endpoint_failed()
 
+    def try_again(self) -> None:
+        """Give it another chance now, if it is down."""
+        if self.is_down:
+            self._try_again()
+
     def _try_again(self) -> None:
         self.close()
         if self.is_short:

@@ -77,8 +77,8 @@ class Master:
             self._status,
             self._change,
             self._stop,
-            self._stores,
             is_daemon=is_daemon,
+            stores=self._stores.describe,
         )
         self._is_over = False
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ..config import Settings
@@ -19,7 +20,6 @@ from .signals import ReloadSignal, Request, ScaleSignal, StopSignal
 from .slots import Phase
 from .status import Status
 from .stop import Stop
-from .stores import Stores
 from .survey import Survey
 
 
@@ -28,6 +28,7 @@ class Operators:
 
     Args:
         is_daemon: how the master runs, for a `restart` to run it again.
+        stores: describes the stores.
     """
 
     def __init__(
@@ -36,9 +37,9 @@ class Operators:
         status: Status,
         change: Change,
         stop: Stop,
-        stores: Stores,
         *,
         is_daemon: bool,
+        stores: Callable[[], list[dict[str, Any]]] = list,
     ) -> None:
         self._roster = roster
         self._status = status
@@ -99,7 +100,7 @@ class Operators:
             "file": settings.file,
             "stop_timeout": settings.stop_timeout,
             "services": self._status.services(now),
-            "stores": self._stores.describe(),
+            "stores": self._stores(),
         }
 
     def _state(self) -> str:

@@ -75,6 +75,10 @@ class Desk:
                 is_error = isinstance(value, TaskError)
                 line.send((call.error(value) if is_error else call.result(value)) + b"\n")
 
+        self.answer(call, answer, line)
+
+    def answer(self, call: Call, answer: Answer, line: Line | None = None) -> None:
+        """Have `answer` told the result of a call, or its `TaskError`; now or later."""
         function = FUNCTIONS.get(call.function)
         try:
             if function is None:
@@ -132,7 +136,7 @@ class Desk:
         self._asks.submit(Counts(), answer)
 
     def result(
-        self, queue: str, params: dict[str, Any], answer: Answer, call: Call, line: Line
+        self, queue: str, params: dict[str, Any], answer: Answer, call: Call, line: Line | None
     ) -> None:
         wait = params.pop("wait", 0)
         if type(wait) not in (int, float) or not 0 <= wait <= MAX_WAIT_SECONDS:
@@ -140,7 +144,8 @@ class Desk:
         id = _only_id(params)
 
         def then(found: Any) -> None:
-            if isinstance(found, TaskError) or found.state.is_final or not wait:
+            is_over = isinstance(found, TaskError) or found.state.is_final
+            if is_over or not wait or line is None:
                 answer(found if isinstance(found, TaskError) else as_result(found))
             else:
                 self._wait(queue, id, wait, Waiter(call, line, answer))
