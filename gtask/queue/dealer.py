@@ -12,7 +12,7 @@ from math import ceil
 from time import monotonic, time
 from typing import Any, Protocol
 
-from ..errors import TaskError
+from ..errors import StoreUnavailable, TaskError
 from .line import Line
 from .operations import Claim, End, Holdings, Join, Operation, Release
 from .owner import OVERDUE_SECONDS, Owner, Run
@@ -40,7 +40,9 @@ class Dealer:
     Args:
         loop: gevent's.
         asks: the committer.
-        ended: told the queue, id and progress of a task that reports it.
+
+    Attributes:
+        on_progress: told the queue, id and progress of a task that reports it.
     """
 
     def __init__(self, loop: Any, asks: Asks) -> None:
@@ -49,6 +51,7 @@ class Dealer:
         self._owners: dict[int, Owner] = {}
         self._ready: dict[str, int] = {}
         self._timers: set[Any] = set()
+        self._has_begun = False
         self.on_progress: Callable[[str, str, list[Any]], None] | None = None
 
     @property
@@ -66,9 +69,8 @@ class Dealer:
         if isinstance(found, TaskError):
             self._later(AGAIN_SECONDS, self.begin)
             return
+        self._has_begun = True
         for number, (identity, runs) in found.items():
-            if number in self._owners:
-                continue
             owner = self._owners[number] = Owner(number, identity, self._loop, self._died)
             for fence, (seq, id, timeout_ms, started_at, is_suspect) in runs.items():
                 spent = max(0.0, time() - started_at / 1000)
@@ -85,6 +87,9 @@ class Dealer:
         identity = Identity(*params["identity"])
 
         def joined(number: Any) -> None:
+            if not self._has_begun:  # what it holds is not known yet
+                data = {"reason": "unreachable", "accepted": "no"}
+                number = StoreUnavailable("the store is being opened", data)
             if isinstance(number, TaskError):
                 answer(number)
                 return
@@ -187,7 +192,8 @@ class Dealer:
             owner.line.close()
             owner.line = None
         owner.close()
-        release = Release(owner.number, owner.loss, frozenset(owner.overdue(monotonic())))
+        late = owner.overdue(monotonic() + OVERDUE_SECONDS)  # all that are past their limit
+        release = Release(owner.number, owner.loss, frozenset(late))
 
         def then(number: Any) -> None:
             self._owners.pop(owner.number, None)

@@ -39,23 +39,22 @@ def ask_directly(path: str, mode: int, function: str, params: dict[str, Any]) ->
     Args:
         mode: of files that are made.
 
-    Raises:
-        TaskError: so it would be answered; `StoreUnavailable` if the file cannot be used.
+    Returns:
+        The `TaskError`, too, as gevent's pool of threads prints what is raised in it.
     """
     lock = StoreLock(path, mode)
-    if not lock.take():
-        return BUSY
     try:
+        if not lock.take():
+            return BUSY
         store = SqliteStore(path, mode=mode)
         try:
-            answer = _ask(store, function, params)
+            return _ask(store, function, params)
         finally:
             store.close()
+    except TaskError as error:
+        return error
     finally:
         lock.release()
-    if isinstance(answer, TaskError):
-        raise answer
-    return answer
 
 
 def _ask(store: SqliteStore, function: str, params: dict[str, Any]) -> Any:

@@ -227,7 +227,9 @@ class Queue:
             answer = self._ask_directly(self._store.path, function, params)
             if answer is BUSY:
                 raise
-            return answer
+        if isinstance(answer, TaskError):
+            raise answer
+        return answer
 
     def _ask_directly(self, path: str, function: str, params: dict[str, Any]) -> Any:
         """Nobody listens: use the file, in a native thread, so that the loop does not wait for the disk."""

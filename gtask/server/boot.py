@@ -227,7 +227,7 @@ class WorkerProcess:
             self.server.share(self.accept, self.fairness, self.service.poll)
             self.server.start()
         if self.queues is not None:
-            self.queues.each("start")
+            self.queues.each("start", worker_id == 0)
         self.stats.state(State.READY)
         self.fairness.refresh()
         self.is_told_ready = self.tell_master("ready")

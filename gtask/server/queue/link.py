@@ -59,13 +59,21 @@ class Link:
         self._line: Line | None = None
         self._connector: Connector | None = None
         self._timer: Any = None
-        self._is_closed = False
+        self._is_closed = self._is_teller = False
         self._failures = 0
         self._ids = count(1)
         self._asked: dict[int, Then] = {}
 
-    def start(self) -> None:
-        """Connect, and go on doing so until `close`."""
+    def start(self, is_teller: bool) -> None:
+        """Connect, and go on doing so until `close`.
+
+        Args:
+            is_teller: the operator is told of trouble; one process of a service does that for all.
+        """
+        self._is_teller = is_teller
+        self._connect()
+
+    def _connect(self) -> None:
         if not self._is_closed:
             self._connector = Connector(
                 self._reactor, self._address, CONNECT_SECONDS, self._connected, self._failed
@@ -93,6 +101,17 @@ class Link:
         if self._line is not None:
             self._line.send(notification_line(method, **params))
 
+    def not_joined(self, error: TaskError) -> None:
+        """The store cannot take this process up now: try again in a while."""
+        log.debug("the store does not take this process up: %s", error.message)
+        self._timer = self._reactor.loop.timer(MAX_PAUSE_SECONDS / 2)
+        self._timer.start(self._join_again, self._line)
+
+    def _join_again(self, line: Line) -> None:
+        self._stop_timer()
+        if line is self._line:
+            self._opened()
+
     def flush(self) -> None:
         """Send now what was to be sent soon."""
         if self._line is not None:
@@ -101,9 +120,7 @@ class Link:
     def close(self) -> None:
         """Connect no more."""
         self._is_closed = True
-        if self._timer is not None:
-            self._timer.stop()
-            self._timer.close()
+        self._stop_timer()
         if self._connector is not None:
             self._connector.cancel()
         if self._line is not None:
@@ -150,14 +167,21 @@ class Link:
         pause = min(MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures, 10))
         self._failures += 1
         if self._failures > QUIET_PAUSES:
-            self._notices.trouble("unreachable", f"cannot be reached at its socket: {why}")
+            if self._is_teller:
+                self._notices.trouble("unreachable", f"cannot be reached at its socket: {why}")
+        self._stop_timer()
         self._timer = self._reactor.loop.timer(pause)
         self._timer.start(self._start_again, update=True)
 
     def _start_again(self) -> None:
-        self._timer.close()
-        self._timer = None
-        self.start()
+        self._stop_timer()
+        self._connect()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
 
     def _received(self, line: Line, message: Any) -> None:
         if "method" in message:

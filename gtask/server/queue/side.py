@@ -13,7 +13,7 @@ from typing import Any
 from greenlet import GreenletExit
 
 from ...binding import TaskFunction
-from ...errors import BadArguments, TaskCancelled, TaskError
+from ...errors import STORE_UNAVAILABLE, BadArguments, TaskCancelled, TaskError, TaskTimedOut
 from ...queue.owners import own_identity
 from ...queue.states import Event
 from ...store_address import StoreAddress
@@ -65,9 +65,9 @@ class QueueSide:
 
     # -- the process's life -------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Begin to take tasks."""
-        self.link.start()
+    def start(self, is_teller: bool) -> None:
+        """Begin to take tasks; `is_teller`: tell the operator if the store cannot be reached."""
+        self.link.start(is_teller)
 
     def drain(self, loss: str) -> None:
         """Take no more; `loss` is what becomes of what does not finish."""
@@ -80,8 +80,10 @@ class QueueSide:
     def stop(self) -> None:
         """The drain's time is up: what still runs is interrupted, or lost."""
         self.drain(Event.INTERRUPTED.value)
-        if self._loss == Event.INTERRUPTED.value:
-            for run in list(self.runs.values()):
+        for run in list(self.runs.values()):
+            if isinstance(run.cut_by, TaskTimedOut):
+                self._has_ended(run, run.raised(run.cut_by))
+            elif self._loss == Event.INTERRUPTED.value:
                 self._has_ended(run, run.interrupted())
         self._tell_ends()
         self.link.flush()
@@ -127,7 +129,8 @@ class QueueSide:
 
     def _joined(self, answer: Any) -> None:
         if isinstance(answer, TaskError):
-            log.debug("the store does not take this process up: %s", answer.message)
+            if answer.code == STORE_UNAVAILABLE and answer.data.get("accepted") != "unknown":
+                self.link.not_joined(answer)  # else the connection has ended
             return
         self.link.joined()
         for fence in answer["stop"]:
