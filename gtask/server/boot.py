@@ -73,8 +73,8 @@ class Service(Protocol):
     def accept(self, socket: Any, address: Any, tls: TlsFilter | None = None) -> None:
         """Serve the peer on `socket`; hub only."""
 
-    def poll(self) -> None:
-        """Serve what has come already, before the loop turns."""
+    def serve_newest(self) -> None:
+        """Serve what has come already on the connection that was accepted last."""
 
     def after_fork_in_child(self) -> None:
         """User code has forked this process off: leave the connections to the worker."""
@@ -127,7 +127,8 @@ class WorkerProcess:
         self.settings = settings
         self.events = events
         self.stop_timeout = stop_timeout
-        self.stats = WorkerStats(scoreboard)
+        is_single = bool(worker.served) and settings.concurrency == 1
+        self.stats = WorkerStats(scoreboard, runs_one_at_a_time=is_single)
         self.reactor = current_reactor()
         self.row = self.pid = 0
         self.signalled = Event()  # TERM or INT came
@@ -152,7 +153,7 @@ class WorkerProcess:
             self.stats,
             self.is_full,
             siblings=settings.count,
-            is_strict=bool(worker.served) and settings.concurrency == 1,
+            is_strict=is_single,
         )
         self.listener = listener
         self.queues: Any = None  # the stores of a service that has some
@@ -224,7 +225,7 @@ class WorkerProcess:
             self.worker.on_worker_start(self.worker)
         if self.listener is not None:
             self.server = self.service.make_server(self.listener)
-            self.server.share(self.accept, self.fairness, self.service.poll)
+            self.server.share(self.accept, self.fairness, self.service.serve_newest)
             self.server.start()
         if self.queues is not None:
             self.queues.each("start", worker_id == 0)

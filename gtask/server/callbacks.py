@@ -10,7 +10,7 @@ import gevent
 from ..address import format_address
 from ..net.reactor import Reactor
 from ..net.stream import State
-from .shared_listener import SharedListener, TextServer
+from .shared_listener import SharedListener, TextServer, hand_over_silent
 from .stats import WorkerStats
 from .worker_connection import WorkerConnection
 
@@ -38,7 +38,8 @@ class CallbackService:
         self.connections: dict[int, WorkerConnection] = worker.connections
 
     def make_server(self, listener: Any) -> SharedListener:
-        """The server that accepts connections for it."""
+        """The server that accepts connections for it; `on_connect` may speak first."""
+        hand_over_silent(listener)
         return TextServer(listener)
 
     def accept(self, socket: Any, address: Any, tls: Any = None) -> None:
@@ -52,7 +53,7 @@ class CallbackService:
         for connection in self.connections.values():
             connection._pause()
 
-    def poll(self) -> None:
+    def serve_newest(self) -> None:
         """Nothing: connections are read when the loop says so."""
 
     def forget(self, connection: WorkerConnection) -> None:

@@ -12,10 +12,12 @@ from time import monotonic
 from typing import Any
 
 from .gate import Gate
-from .stats import WorkerStats
+from .stats import CONNECTION_LOAD, FRESH_LOAD, SINGLE_LOAD, WorkerStats
 
-DEFER_SECONDS = 0.002  # for each connection that we have more than the idlest
+DEFER_SECONDS = 0.00025  # for each eighth of a connection that we have more than the idlest
 MAX_DEFER_SECONDS = 0.02  # then accept anyway: the idlest may be stuck
+HEAD_START = FRESH_LOAD + CONNECTION_LOAD  # the load that a process may have more than the idlest
+BURST = 8  # connections that are accepted before the loop turns again
 
 
 class Fairness:
@@ -84,12 +86,13 @@ class Fairness:
     def burst(self) -> int:
         """How many connections to accept before the loop turns again.
 
-        One; a busy process without siblings takes one more than came in the turn before. That
-        saves it most turns of its loop where each task has a connection of its own.
+        Among siblings the gate decides after each. A process without any takes one more than
+        came in the turn before, if it is busy. Either saves most turns of the loop where each
+        task has a connection of its own.
         """
-        most = self.accepted + 1 if self._rows == 1 and self._stats.connections > 1 else 1
+        alone = self.accepted + 1 if self._stats.connections > 1 else 1
         self.accepted = 0
-        return most
+        return BURST if self.is_shared else alone
 
     def reconsider(self) -> None:
         """Open or shut the gate, as the loads are now."""
@@ -101,11 +104,9 @@ class Fairness:
             gate.shut()
             self._stats.on_change = self.reconsider
             return
-        if self._rows > 1:
+        if self.is_shared:
             excess, least = self._stats.excess(self._rows)
-            if self._is_strict and not excess and least:
-                excess = 1  # all have as many: one of those may be just about to close
-            if excess > (0 if self._is_strict else 1 + least // 8) and self._may_defer(excess):
+            if self._is_ahead(excess, least) and self._may_defer(max(1, excess)):
                 gate.shut()
                 self._stats.on_change = self.reconsider
                 return
@@ -118,6 +119,12 @@ class Fairness:
         if self.gate is not None:
             self.gate.shut()
             self._reconsider_in(seconds)
+
+    def _is_ahead(self, excess: int, least: int) -> bool:
+        """A sibling should have the next connection."""
+        if self._is_strict and excess + least >= SINGLE_LOAD:
+            return True  # we have something to do; where all have, one is perhaps about to end it
+        return excess > HEAD_START + least // 16
 
     def _may_defer(self, excess: int) -> bool:
         now = monotonic()

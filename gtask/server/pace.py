@@ -34,6 +34,7 @@ class PacedConnection(ReadyStream):
         "_decoder",
         "_has_ended",
         "_inbox",
+        "_is_fresh",
         "_last_words",
         "_outstanding",
         "_replies",
@@ -54,6 +55,7 @@ class PacedConnection(ReadyStream):
         self._last_words = b""  # the reply to a frame that was too long
         self._has_ended = False  # the peer sends no more
         self._speaks_rpc = False
+        self._is_fresh = True  # nothing was answered yet
 
     def __repr__(self) -> str:
         return f"<TaskConnection {self.peer} {State(self.state).name} {self._outstanding}>"
@@ -84,7 +86,7 @@ class PacedConnection(ReadyStream):
     def _received(self, data: bytes) -> None:
         frames = self._decoder.feed(data)
         frames.reverse()  # they are popped from the end
-        if self._inbox or self.is_held_back():
+        if self._inbox or (self._outstanding and self.is_held_back()):
             self._inbox = frames + self._inbox
             self._set_pace()
         elif frames:
@@ -110,7 +112,11 @@ class PacedConnection(ReadyStream):
             self._by_id[call.id] = call
 
     def is_held_back(self) -> bool:
-        """No frame is to be taken up before a call has been answered."""
+        """No frame is to be taken up before a call has been answered.
+
+        Where each frame passes, `_outstanding` is looked at first: it is mostly 0, and that is
+        no call.
+        """
         return self._bare is not None or self._outstanding >= MAX_OUTSTANDING
 
     def find(self, id: str | int) -> Execution | None:
@@ -185,6 +191,9 @@ class PacedConnection(ReadyStream):
         self.corked_since = 0.0
         if self._replies:
             self.send_replies()
+        if self._is_fresh:
+            self._is_fresh = False
+            self.engine.stats.answered()
         if (
             self._inbox
             or self._outstanding
@@ -259,4 +268,4 @@ class PacedConnection(ReadyStream):
         self._inbox = _EMPTY
         self._by_id = None
         self.engine.connections.discard(self)
-        self.engine.stats.closed(self.bytes_read, self.bytes_written)
+        self.engine.stats.closed(self.bytes_read, self.bytes_written, was_fresh=self._is_fresh)

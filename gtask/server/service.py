@@ -7,9 +7,10 @@ from time import monotonic
 from typing import Any
 
 from ..net.poller import Poller
+from ..net.stream import OPEN
 from .dispatch import TaskConnection
 from .engine import Engine
-from .shared_listener import TextServer
+from .shared_listener import TextServer, keep_back_silent
 
 log = logging.getLogger("gtask.tasks")
 
@@ -24,12 +25,14 @@ class TaskService:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._poller: Poller | None = None  # made by the first connection, in the forked process
+        self._newest: TaskConnection | None = None
         # For the pool of `blocking` tasks. It is made by its first use, and not before: as each
         # worker's own, it would take 250 kB.
         engine.reactor.hub.threadpool_size = max(10, min(engine.turns.concurrency, 100))
 
     def make_server(self, listener: Any) -> TextServer:
-        """The server that accepts connections for it."""
+        """The server that accepts connections for it; whoever has tasks speaks first."""
+        keep_back_silent(listener)
         return TextServer(listener)
 
     def accept(self, socket: Any, address: Any, tls: Any = None) -> None:
@@ -37,7 +40,7 @@ class TaskService:
         engine = self.engine
         if self._poller is None:
             self._poller = Poller(engine.reactor.loop, engine.ready.work_off)
-        connection = TaskConnection(engine, self._poller, address)
+        connection = self._newest = TaskConnection(engine, self._poller, address)
         engine.connections.add(connection)
         try:
             connection._open(socket, tls)
@@ -48,10 +51,11 @@ class TaskService:
             connection._abort("cannot be served")
             raise
 
-    def poll(self) -> None:
-        """Serve what has come already."""
-        if self._poller is not None:
-            self._poller.poll()
+    def serve_newest(self) -> None:
+        """Serve what has come already on the connection that was accepted last."""
+        newest, self._newest = self._newest, None
+        if newest is not None and newest.state is OPEN and self._poller is not None:
+            self._poller.read(newest)
 
     def after_fork_in_child(self) -> None:
         """This is a child that a task has forked: leave the connections to the worker."""

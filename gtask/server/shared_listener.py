@@ -8,6 +8,7 @@ whether it is open depends on the siblings' loads. `_do_read`, `do_read` and so 
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -31,17 +32,17 @@ class SharedListener(Mixin):  # type: ignore[misc]
     _failure: BaseException | None = None
 
     def share(
-        self, take: Callable[[Any, Any], None], fairness: Fairness, poll: Callable[[], None]
+        self, take: Callable[[Any, Any], None], fairness: Fairness, serve_newest: Callable[[], None]
     ) -> None:
         """To be called before `start`.
 
         Args:
             take: called with each connection, a plain C socket, and its peer's address, in the hub.
             fairness: opens and shuts our gate.
-            poll: reads what a connection that was just taken has sent already.
+            serve_newest: serves what has come already on the connection taken last.
         """
         self.fairness = fairness
-        self._acceptor = Acceptor(self.socket, take, fairness, poll)
+        self._acceptor = Acceptor(self.socket, take, fairness, serve_newest)
 
     def start_accepting(self) -> None:
         """Start the watcher, once, and take its registration over; or just take part again."""
@@ -115,3 +116,22 @@ class TextServer(SharedListener, StreamServer):  # type: ignore[misc]
 
     def handle(self, client: Any, address: Any) -> None:
         """Nothing: the acceptor hands connections over."""
+
+
+def keep_back_silent(listener: socket.socket) -> None:
+    """Have the kernel hand a connection over when something has come on it (tcp(7)).
+
+    It is then accepted, read and answered in one turn of the loop: an eighth less for a task that
+    has a connection of its own. One that stays silent is handed over after about a second.
+    """
+    _set_defer_accept(listener, 1)
+
+
+def hand_over_silent(listener: socket.socket) -> None:
+    """Have the kernel hand over each connection at once."""
+    _set_defer_accept(listener, 0)
+
+
+def _set_defer_accept(listener: socket.socket, seconds: int) -> None:
+    if listener.family != socket.AF_UNIX:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, seconds)

@@ -13,7 +13,7 @@ from gtask.errors import DRAINING, OVERLOADED, TaskTimedOut
 from gtask.protocols.messages import BARE
 from gtask.scoreboard import Scoreboard, State
 from gtask.server import turns as module
-from gtask.server.stats import WorkerStats
+from gtask.server.stats import RUNNING_LOAD, WorkerStats
 from gtask.server.turns import Turns
 
 from ...support.calls import NotedConnection, make_call
@@ -80,9 +80,11 @@ def test_the_board_and_the_gate_are_told():
     assert not full
     world.come(1)
     assert full == [2]
-    assert world.board.ints[board.RUNNING] == world.board.loads[0] == 2
+    assert world.board.ints[board.RUNNING] == 2
+    assert world.board.loads[0] == 2 * RUNNING_LOAD
     world.end(0)
-    assert world.board.ints[board.RUNNING] == world.board.loads[0] == 1
+    assert world.board.ints[board.RUNNING] == 1
+    assert world.board.loads[0] == RUNNING_LOAD
 
 
 def test_a_turn_is_given_back_once():
