@@ -9,8 +9,8 @@ GtaskError
     ├── Overloaded, Draining, TaskCancelled, TaskTimedOut, WorkerLost
     ├── QueueFull, StoreUnavailable, UnknownJob, TaskExpired, TaskInterrupted
     └── TaskFailed     the task raised an exception
-        └── Retry, Reject      what a durable task raises for another try, and for none
 
+`Retry` and `Reject` are raised by durable tasks, for another try and for none.
 `TaskTimeout` stands apart: it is a BaseException (as `gevent.Timeout` is), so that a task's
 `except Exception` does not swallow its time limit.
 """
@@ -211,7 +211,7 @@ class TaskInterrupted(TaskError):
     code = INTERRUPTED
 
 
-class Retry(TaskFailed):
+class Retry(GtaskError):
     """Raised by a durable task that shall be tried again; it counts as an attempt.
 
     Args:
@@ -220,11 +220,16 @@ class Retry(TaskFailed):
 
     def __init__(self, message: str = "", *, after: float | None = None) -> None:
         super().__init__(message or "to be tried again")
+        self.message = message or "to be tried again"
         self.after = after
 
 
-class Reject(TaskFailed):
+class Reject(GtaskError):
     """Raised by a durable task that makes no sense to try again: it is dead at once."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+        self.message = message
 
 
 class TaskTimeout(BaseException):

@@ -166,9 +166,8 @@ class Link:
     def _try_again(self, why: str) -> None:
         pause = min(MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures, 10))
         self._failures += 1
-        if self._failures > QUIET_PAUSES:
-            if self._is_teller:
-                self._notices.trouble("unreachable", f"cannot be reached at its socket: {why}")
+        if self._failures > QUIET_PAUSES and self._is_teller:
+            self._notices.trouble("unreachable", f"cannot be reached at its socket: {why}")
         self._stop_timer()
         self._timer = self._reactor.loop.timer(pause)
         self._timer.start(self._start_again, update=True)

@@ -150,14 +150,17 @@ def test_a_disk_that_is_full(tmp_path):
     store.close()
 
 
-def test_a_failed_transaction_leaves_the_counts_as_they_were(tmp_path):
+def test_a_failed_transaction_leaves_the_counts_as_they_were(tmp_path, monkeypatch):
     store = SqliteStore(str(tmp_path / "file.db"))
     store.apply([put("a")])
-    with pytest.raises(StoreUnavailable), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            store._ledger, "write", lambda: (_ for _ in ()).throw(sqlite3.ProgrammingError)
-        )
-        store.apply([put("b")])
+
+    def fail() -> None:
+        raise sqlite3.ProgrammingError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store._ledger, "write", fail)
+        with pytest.raises(StoreUnavailable):
+            store.apply([put("b")])
     assert store.apply([ops.Counts()]).outcomes[0]["default"]["ready"] == 1
     assert store.apply([ops.Check()]).outcomes == [[]]
     store.close()
