@@ -58,10 +58,18 @@ class Desk:
     Args:
         asks: the committer.
         stop_run: told the owner and the fence of a run whose end is asked for.
+        backup: writes a copy of the store to a path, and tells the answer how that went.
     """
 
-    def __init__(self, loop: Any, asks: Asks, stop_run: Callable[[int, int], None]) -> None:
+    def __init__(
+        self,
+        loop: Any,
+        asks: Asks,
+        stop_run: Callable[[int, int], None],
+        backup: Callable[[str, Answer], None],
+    ) -> None:
         self._loop = loop
+        self._backup = backup
         self._asks = asks
         self._stop_run = stop_run
         self._waiters: defaultdict[tuple[str, str], list[Waiter]] = defaultdict(list)
@@ -232,8 +240,8 @@ class Desk:
     def listing(self, queue: str, params: dict[str, Any], answer: Answer, *_: Any) -> None:
         state, function = params.pop("state", ""), params.pop("function", "")
         limit, after = params.pop("limit", 100), params.pop("after", 0)
-        if after and type(after) is str:
-            raise BadArguments("after must be a cursor")
+        if type(after) is not int:
+            after = checked_id(after)
         if params or state not in ("", *(each.word for each in State)):
             raise BadArguments("store.list takes state, function, limit and after")
         if type(limit) is not int or not 1 <= limit <= 1000:
@@ -256,6 +264,12 @@ class Desk:
 
     def resume(self, queue: str, params: dict[str, Any], answer: Answer, *_: Any) -> None:
         self._asks.submit(Pause(queue, is_paused=False), answer)
+
+    def backup(self, queue: str, params: dict[str, Any], answer: Answer, *_: Any) -> None:
+        path = params.get("path")
+        if type(path) is not str or not path.startswith("/"):
+            raise BadArguments("path must be absolute")
+        self._backup(path, answer)
 
     def check(self, queue: str, params: dict[str, Any], answer: Answer, *_: Any) -> None:
         self._asks.submit(Check(), answer)
@@ -315,4 +329,5 @@ FUNCTIONS: dict[str, Callable[..., None]] = {
     "store.pause": Desk.pause,
     "store.resume": Desk.resume,
     "store.check": Desk.check,
+    "store.backup": Desk.backup,
 }

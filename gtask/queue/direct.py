@@ -13,7 +13,7 @@ from ..protocols.messages import LOOSE, Call
 from .desk import Desk
 from .operations import Operation
 from .sqlite.files import StoreLock
-from .sqlite.store import SqliteStore
+from .sqlite.store import SqliteStore, write_copy
 
 BUSY: Any = object()  # another holds the lock
 
@@ -59,7 +59,12 @@ def ask_directly(path: str, mode: int, function: str, params: dict[str, Any]) ->
 
 def _ask(store: SqliteStore, function: str, params: dict[str, Any]) -> Any:
     asks = _Gathered()
-    desk = Desk(None, asks, lambda owner, fence: None)
+    desk = Desk(
+        None,
+        asks,
+        lambda owner, fence: None,
+        lambda path, answer: answer(write_copy(store.path, path)),
+    )
     answers: list[Any] = []
     params.pop("wait", None)  # nobody would end the wait
     desk.answer(Call(function, params, None, LOOSE, False), answers.append)

@@ -118,13 +118,17 @@ class Counts:
 
 @dataclass(frozen=True)
 class Listing:
-    """Records without arguments, by the order of their puts: `(records, cursor for the rest or 0)`."""
+    """Records without arguments, by the order of their puts: `(records, cursor for the rest or 0)`.
+
+    Attributes:
+        after: a cursor, or the id of a record.
+    """
 
     queue: str
     state: str = ""
     function: str = ""
     limit: int = 100
-    after: int = 0
+    after: int | str = 0
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from .owner import Owner
 from .owners import peer_pid
 from .records import Applied
 from .sqlite.files import StoreLock
-from .sqlite.store import SqliteStore, wall_ms
+from .sqlite.store import SqliteStore, wall_ms, write_copy
 
 log = logging.getLogger("gtask.store")
 
@@ -131,13 +131,21 @@ class StoreProcess:
         else:
             self._committer = Committer(self._loop, self._open_store, self)
             self._dealer = Dealer(self._loop, self._committer)
-            self._desk = Desk(self._loop, self._committer, self._dealer.stop_run)
+            self._desk = Desk(self._loop, self._committer, self._dealer.stop_run, self._back_up)
             self._dealer.on_progress = self._desk.progress
             return True
         return False
 
     def _open_store(self) -> SqliteStore:
         return SqliteStore(self._path, mode=self._mode)
+
+    def _back_up(self, path: str, answer: Any) -> None:
+        """Write a copy in a thread of its own: it may take long, and puts go on."""
+
+        def write() -> None:
+            self._loop.run_callback_threadsafe(answer, write_copy(self._path, path))
+
+        native.start_new_thread(write, ())
 
     def _listen(self) -> Any:
         path = self._path + ".sock"

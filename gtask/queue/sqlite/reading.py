@@ -97,11 +97,13 @@ def listing(session: Session, operation: Listing) -> tuple[list[dict[str, Any]],
     """A page of records, and the cursor for the next; 0 at the end."""
     queue = session.queue(operation.queue)
     wanted = State[operation.state.upper()] if operation.state else None
+    after = operation.after
+    last = after if isinstance(after, int) else session.seq(operation.queue, after)
     found: list[dict[str, Any]] = []
     rows = session.execute(
-        f"SELECT {COLUMNS} FROM task WHERE seq > ? ORDER BY seq LIMIT {SCAN}", (operation.after,)
+        f"SELECT {COLUMNS} FROM task WHERE seq > ? ORDER BY seq LIMIT {SCAN}", (last,)
     )
-    seen, last = 0, operation.after
+    seen = 0
     for row in rows:
         task = TaskRow(*row)
         seen, last = seen + 1, task.seq

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ...errors import TaskError
+from ...errors import BadArguments, TaskError
 from .. import operations as ops
 from ..records import Applied, Limits
 from . import claims, ends, puts, reading, upkeep
@@ -137,23 +137,36 @@ class SqliteStore:
             except sqlite3.Error as error:
                 raise translated(error) from error
 
-    def backup(self, path: str) -> None:
-        """Write a copy of the whole store to a new file.
-
-        Raises:
-            StoreUnavailable, OSError: it cannot be read or written.
-        """
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        try:
-            target = sqlite3.connect(path)
-            self._connection.backup(target)
-            target.close()
-        except sqlite3.Error as error:
-            raise translated(error) from error
-
     def close(self) -> None:
         """Close the file, still under the lock: the last one to close copies the log."""
         self._connection.close()
+
+
+def write_copy(path: str, target: str) -> TaskError | int:
+    """Write a copy of the whole store, as it is now, to a new file; under the store's lock.
+
+    It has a connection of its own, which only reads, so that a store in use goes on meanwhile.
+
+    Returns:
+        The size of the copy in bytes, or the error.
+    """
+    try:
+        fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        return BadArguments(f"{target}: {error.strerror}")
+    try:
+        connection = sqlite3.connect(path, isolation_level=None)
+        try:
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+            connection.execute("VACUUM INTO ?", (target,))
+        finally:
+            connection.close()
+        os.fsync(fd)
+        return os.fstat(fd).st_size
+    except sqlite3.Error as error:
+        return translated(error)
+    finally:
+        os.close(fd)
 
 
 _DO: dict[type, Callable[[Session, Any], Any]] = {
