@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import ConfigError
+from .cron import CronSettings, read_cron
 from .settings import (
     ServiceSettings,
     Settings,
@@ -59,6 +60,7 @@ def parse_settings(text: str, file: str = "") -> Settings:
     sections = read_sections(text, file, problems)
     top: dict[str, Any] = {}
     services: list[tuple[str, dict[str, Any]]] = []
+    crons: list[CronSettings] = []
     for section, keys in sections.items():
         kind, _, name = section.partition(":")
         if section == "gtask":
@@ -67,9 +69,12 @@ def parse_settings(text: str, file: str = "") -> Settings:
             read, wrong = read_values(ServiceSettings, keys)
             wrong += [*wrong_purpose(read, keys), *missing_certificates(keys)]
             services.append((name.strip(), read))
+        elif kind == "cron" and name.strip():
+            cron, wrong = read_cron(name.strip(), keys)
+            crons += [] if cron is None else [cron]
         else:
             problems.append(
-                f"{file} [{section}]: unknown section, expected [gtask] or [worker:NAME]"
+                f"{file} [{section}]: unknown section, expected [gtask], [worker:NAME] or [cron:NAME]"
             )
             continue
         problems += [f"{file} [{section}] {one}" for one in wrong]
@@ -82,7 +87,7 @@ def parse_settings(text: str, file: str = "") -> Settings:
     made = tuple(ServiceSettings(name=name, **read) for name, read in services)
     if problems := [f"{file} [worker:{name}] {one}" for name, one in store_conflicts(made)]:
         raise ConfigError(problems)
-    return Settings(**top, services=made, file=file)
+    return Settings(**top, services=made, crons=tuple(crons), file=file)
 
 
 def read_sections(text: str, file: str, problems: list[str]) -> dict[str, dict[str, str]]:

@@ -11,6 +11,7 @@ from ..address import Address
 from ..errors import ConfigError
 from ..store_address import StoreAddress
 from . import values
+from .cron import CronSettings
 from .stores import store_conflicts
 from .values import BadValue, IpNetwork
 
@@ -74,7 +75,7 @@ class ServiceSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The ``[gtask]`` section, and all services.
+    """The ``[gtask]`` section, all services, and what is put by the clock.
 
     Attributes:
         file: where it was read from; empty for a program's own `run_all`.
@@ -88,6 +89,7 @@ class Settings:
     stop_timeout: float = _setting(values.seconds, 30.0)
     python_path: tuple[str, ...] = _setting(values.existing_folders, ())
     services: tuple[ServiceSettings, ...] = ()
+    crons: tuple[CronSettings, ...] = ()
     file: str = ""
 
 

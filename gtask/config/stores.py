@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ..store_address import StoreAddress
+from .cron import CronSettings
 
 
 class StoreUser(Protocol):
@@ -36,6 +37,7 @@ class StoreSettings:
         url: for people.
         mode: of its files.
         user, group: as which the process runs; empty: as the master does.
+        crons: what it puts by the clock.
     """
 
     path: str
@@ -43,16 +45,31 @@ class StoreSettings:
     mode: int
     user: str = ""
     group: str = ""
+    crons: tuple[CronSettings, ...] = ()
 
 
-def stores_of(services: Iterable[StoreUser]) -> tuple[StoreSettings, ...]:
+class Tree(Protocol):
+    """All settings, as far as stores go."""
+
+    @property
+    def services(self) -> tuple[StoreUser, ...]: ...
+    @property
+    def crons(self) -> tuple[CronSettings, ...]: ...
+
+
+def stores_of(tree: Tree) -> tuple[StoreSettings, ...]:
     """The stores of all services, each once."""
+    services = tree.services
     found: dict[str, StoreSettings] = {}
     for service in services:
         for store in service.stores:
             path = os.path.realpath(store.path)
             one = StoreSettings(path, store.store, service.store_mode, service.user, service.group)
             found.setdefault(path, one)
+    for cron in tree.crons:
+        path = os.path.realpath(cron.queue.path)
+        one = found.get(path) or StoreSettings(path, cron.queue.store, 0o600)
+        found[path] = replace(one, crons=(*one.crons, cron))
     return tuple(found.values())
 
 

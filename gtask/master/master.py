@@ -104,7 +104,7 @@ class Master:
         set_title(f"gtask: master {self.settings.file}".rstrip())
         with starting():
             listeners = resources.open(self.settings, self._watch)
-            self._stores.provide(stores_of(self.settings.services), monotonic())
+            self._stores.provide(stores_of(self.settings), monotonic())
             self._fork_mold(self.settings, listeners)
         for name, _ in resources.listeners.passed:
             log.warning("systemd passes a socket, %r, that no service listens on", name)
@@ -293,7 +293,7 @@ class Master:
             if self._is_daemon:
                 redirect_output()
             listeners = resources.listeners.provide(settings.services, present.listeners)
-            self._stores.provide(stores_of(settings.services), now)
+            self._stores.provide(stores_of(settings), now)
             self._fork_mold(settings, listeners)
         except ConfigError as error:
             self._perform_all(self._change.not_begun(error.problems, now), now)
@@ -325,7 +325,7 @@ class Master:
 
     def _go_back(self, mold: Mold) -> None:
         self._use(mold.settings)
-        self._stores.keep(stores_of(mold.settings.services), monotonic())
+        self._stores.keep(stores_of(mold.settings), monotonic())
         self._resources.listeners.keep(mold.listeners)
 
     def _use(self, settings: Settings) -> None:
@@ -338,7 +338,7 @@ class Master:
 
     def _complete(self, mold: Mold) -> None:
         self._resources.listeners.keep(mold.listeners)
-        self._stores.keep(stores_of(mold.settings.services), monotonic())
+        self._stores.keep(stores_of(mold.settings), monotonic())
         for service in mold.settings.services:
             count = self._roster.plans[service.name].count
             workers = "1 worker" if count == 1 else f"{count} workers"

@@ -157,6 +157,21 @@ class Pause:
 
 
 @dataclass(frozen=True)
+class CronSeen:
+    """Up to when a section's moments are dealt with, in milliseconds; now, if it is new."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class CronDone:
+    """A section's moments are dealt with, up to this one."""
+
+    name: str
+    moment: int
+
+
+@dataclass(frozen=True)
 class Check:
     """Look the whole store over; the outcome is a list of what is wrong."""
 
@@ -177,5 +192,7 @@ Operation = (
     | Retry
     | Purge
     | Pause
+    | CronSeen
+    | CronDone
     | Check
 )

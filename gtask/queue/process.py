@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import stat
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
@@ -59,13 +60,15 @@ IGNORED = (
 )
 
 
-def run_process(path: str, url: str, mode: int, board: StoreBoard) -> int:
+def run_process(
+    path: str, url: str, mode: int, board: StoreBoard, crons: Sequence[Any] = ()
+) -> int:
     """Own the store at `path` until told to end; returns the exit code."""
     for number in IGNORED:
         native.signal(number, signal.SIG_IGN)
     if (hub := get_hub_if_exists()) is not None:
         hub.destroy(destroy_loop=True)  # a script's own, from before the fork
-    return StoreProcess(path, url, mode, board).run()
+    return StoreProcess(path, url, mode, board, crons).run()
 
 
 class StoreProcess:
@@ -76,12 +79,17 @@ class StoreProcess:
         url: the store's, for the log.
         mode: of the files that are made.
         board: where the master sees how it goes.
+        crons: the sections of what is put by the clock.
     """
 
-    def __init__(self, path: str, url: str, mode: int, board: StoreBoard) -> None:
+    def __init__(
+        self, path: str, url: str, mode: int, board: StoreBoard, crons: Sequence[Any] = ()
+    ) -> None:
         self._path = os.path.realpath(path)
         self._mode = mode
         self._board = board
+        self._crons = crons
+        self._clock: Any = None
         self._reactor: Reactor = current_reactor()
         self._loop = self._reactor.loop
         self._notices = Notices(log, url)
@@ -133,6 +141,10 @@ class StoreProcess:
             self._dealer = Dealer(self._loop, self._committer)
             self._desk = Desk(self._loop, self._committer, self._dealer.stop_run, self._back_up)
             self._dealer.on_progress = self._desk.progress
+            if self._crons:
+                from .clock import Clock  # for the few that have such sections
+
+                self._clock = Clock(self._crons, self._committer, wall_ms)
             return True
         return False
 
@@ -196,6 +208,8 @@ class StoreProcess:
         if now >= self._look_at:
             self._look_at = now + LOOK_SECONDS
             self._dealer.look_after(now)
+            if self._clock is not None:
+                self._clock.tick()
             self._look()
             self._board.tell({"workers": self._dealer.workers})
 

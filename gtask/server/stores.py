@@ -34,7 +34,7 @@ def run_store(settings: StoreSettings, board: StoreBoard, master: int) -> int:
     from ..queue.process import run_process  # gevent and SQLite are for this process alone
 
     try:
-        return run_process(settings.path, settings.url, settings.mode, board)
+        return run_process(settings.path, settings.url, settings.mode, board, settings.crons)
     except BaseException:  # the last edge: nothing may return into the master's code
         log.exception("store %s: its process has failed", settings.url)
         return 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...errors import QueueFull
-from ..operations import Cancel, Pause, Put, Retry
+from ..operations import Cancel, CronDone, CronSeen, Pause, Put, Retry
 from ..states import State
 from .ledger import Queue
 from .schema import INLINE_BYTES
@@ -118,6 +118,21 @@ def retry(session: Session, operation: Retry) -> bool:
         return False
     session.move(session.queue(operation.queue), task.priority, State.DEAD, State.READY)
     return True
+
+
+def cron_seen(session: Session, operation: CronSeen) -> int:
+    """Up to when a section's moments are dealt with."""
+    session.execute("INSERT OR IGNORE INTO cron VALUES (?, ?)", (operation.name, session.now))
+    row = session.execute("SELECT moment FROM cron WHERE name = ?", (operation.name,)).fetchone()
+    return int(row[0])
+
+
+def cron_done(session: Session, operation: CronDone) -> None:
+    """A section's moments are dealt with."""
+    session.execute(
+        "UPDATE cron SET moment = max(moment, ?) WHERE name = ?",
+        (operation.moment, operation.name),
+    )
 
 
 def pause(session: Session, operation: Pause) -> bool:

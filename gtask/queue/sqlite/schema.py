@@ -84,6 +84,7 @@ CREATE TABLE task (                -- times are milliseconds of the unix clock
   outcome BLOB,
   UNIQUE (queue, id)
 );
+CREATE TABLE cron (name TEXT PRIMARY KEY, moment INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE arguments (seq INTEGER PRIMARY KEY, args BLOB NOT NULL);
 CREATE UNIQUE INDEX task_key ON task (queue, key) WHERE key IS NOT NULL AND state <= 2;
 CREATE INDEX task_ready ON task (queue, priority, suspect, position) WHERE state = 1;

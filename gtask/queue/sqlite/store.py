@@ -185,5 +185,7 @@ _DO: dict[type, Callable[[Session, Any], Any]] = {
     ops.Retry: puts.retry,
     ops.Purge: upkeep.purge,
     ops.Pause: puts.pause,
+    ops.CronSeen: puts.cron_seen,
+    ops.CronDone: puts.cron_done,
     ops.Check: lambda session, _: reading.check(session),
 }
