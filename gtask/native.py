@@ -23,9 +23,8 @@ def _original(module: Any, name: str) -> Any:
 
 
 if TYPE_CHECKING:
-    from _thread import _local as local
+    import threading
     from _thread import allocate_lock as allocate_lock
-    from _thread import get_ident as thread_id
     from _thread import start_new_thread as start_new_thread
     from os import fork as fork
     from os import waitpid as waitpid
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
     from socket import getaddrinfo as getaddrinfo
     from socket import socket as socket
     from time import sleep as sleep
+
+    local, thread_id, RLock = _thread._local, _thread.get_ident, threading._RLock
 else:
     import socket as _socket_module
 
@@ -49,6 +50,7 @@ else:
     local = _original(_thread, "_local")  # of a thread; the patched one is of a greenlet
     allocate_lock = _original(_thread, "allocate_lock")
     start_new_thread = _original(_thread, "start_new_thread")
+    RLock = _original(_thread, "RLock")  # the patched one does not work between threads
     thread_id = _original(_thread, "get_ident")  # the patched one tells greenlets apart
 
 

@@ -10,7 +10,6 @@ It ends no call and opens no other connection: it tells its owner, which does.
 from __future__ import annotations
 
 import _socket
-import logging
 import random
 from collections.abc import Callable
 from enum import IntEnum
@@ -18,6 +17,7 @@ from math import inf
 from typing import Any, ClassVar, Final, Protocol
 
 from ..errors import TaskError
+from ..logs.loggers import get_logger
 from ..net.connector import Connector
 from ..net.reactor import Reactor
 from ..net.stream import State, Stream
@@ -26,7 +26,7 @@ from .calls import Call
 from .endpoint import Endpoint
 from .options import Options
 
-log = logging.getLogger("gtask.client")
+log = get_logger("gtask.client")
 
 # A host that vanished without a word is noticed within about a minute, also when nothing is sent.
 KEEPALIVE = (
@@ -268,8 +268,8 @@ class ClientConnection(Stream):
         self._stop_timer()
         is_failure = not self._has_served and self.stage is not DRAINING
         self._enter(Stage.CLOSED)
-        log.debug("%r ended: %s", self, reason)
         self._owner.connection_lost(self, reason, is_failure)
+        log.debug("%r ended: %s", self, reason)
 
     def _start_timer(self, seconds: float, function: Callable[[], None]) -> None:
         self._stop_timer()

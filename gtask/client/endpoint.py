@@ -5,15 +5,16 @@ up ── no connection could be made ──► down ── after a while ──
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Callable
 from typing import Any
 
 from ..address import Address
+from ..logs.loggers import get_logger
 from ..net.reactor import Reactor
+from ..printable import printable
 
-log = logging.getLogger("gtask.client")
+log = get_logger("gtask.client")
 
 FIRST_PAUSE = 0.1  # seconds after the first failure; doubled with each further one
 MAX_PAUSE = 10.0
@@ -70,9 +71,9 @@ class Endpoint:
         if self._timer is None:
             pause = min(MAX_PAUSE, FIRST_PAUSE * 2.0 ** min(self.failures, 16))
             self.failures += 1
-            log.info("%s: %s; next try in about %.1f s", self.address, why, pause)
             self._timer = self._reactor.loop.timer(pause * random.uniform(0.5, 1.0))
             self._timer.start(self._pause_over, update=True)
+            log.info("%s: %s; next try in about %.1f s", self.address, printable(why), pause)
 
     def worked(self) -> None:
         """A call was answered: it is as good as ever."""

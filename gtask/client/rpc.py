@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from time import monotonic
 from typing import Any
 
 from ..errors import ProtocolError, TaskError
+from ..logs.loggers import get_logger
 from ..net.reactor import Reactor
 from ..protocols.jsontext import loads
 from ..protocols.requests import encode_cancel, encode_ping, encode_rpc
@@ -15,7 +15,7 @@ from .connection import DRAINING, OPENING, PROBING, READY, Answer, ClientConnect
 from .endpoint import Endpoint
 from .options import Options
 
-log = logging.getLogger("gtask.client")
+log = get_logger("gtask.client")
 
 
 class RpcConnection(ClientConnection):

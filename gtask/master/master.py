@@ -18,7 +18,8 @@ from typing import Any
 from .. import native
 from ..config import Settings, stores_of
 from ..errors import ConfigError
-from ..logs import setup_logging
+from ..logs.loggers import get_logger
+from ..logs.setup import look_after_log, reopen_log, setup_logging
 from ..process import adopt_orphans, set_title
 from . import actions
 from .change import Change
@@ -35,7 +36,9 @@ from .status import Status
 from .stop import Stop
 from .stores import StartStore, Stores
 
-log = logging.getLogger("gtask.master")
+log = get_logger("gtask.master")
+
+LOG_SECONDS = 1.0  # what the end may wait for the reader of standard error
 
 
 class Master:
@@ -94,6 +97,7 @@ class Master:
             self._report_failure(error.code, str(error))
         finally:
             self._resources.close()
+            look_after_log(LOG_SECONDS)
         return self._stop.exit_code
 
     def _start(self) -> None:
@@ -141,6 +145,7 @@ class Master:
         self._stores.tick(now)
         self._watch_progress(now)
         self._operators.finish_surveys(now)
+        look_after_log()
 
     def _wait_seconds(self) -> float:
         now = monotonic()
@@ -214,14 +219,24 @@ class Master:
         self._stores.ended(pid, status, now)
         process = self._roster.find(pid)
         if process is not None:
+            of = self._molds[process.generation].stacks
             self._status.ended(process)
             self._roster.exited(pid, status, now)
+            self._log_stacks(
+                f"{process.name} ({pid})", status, of.take(process.service, process.row)
+            )
         mold = self._molds.ended(pid)
         if mold is not None:
             self._roster.mold_lost(mold.number, now)
             how = describe_exit(status)
             self._perform_all(self._change.mold_ended(mold.number, how, now), now)
+            self._log_stacks(f"mold {mold.number} ({pid})", status, mold.stacks.take_mold())
         self._forget_generations()
+
+    def _log_stacks(self, name: str, status: int, stacks: str) -> None:
+        """Log what a process has written when it died of a fault, or was killed as it was stuck."""
+        if stacks:
+            log.log(logging.ERROR, "%s: %s; its stacks", name, describe_exit(status), stacks=stacks)
 
     def _forget_generations(self) -> None:
         needed = {each.generation for each in self._roster.processes}
@@ -230,7 +245,7 @@ class Master:
         ):
             with contextlib.suppress(KeyError):  # when it has hung up already
                 self._poll.unregister(mold.channel)
-            mold.channel.close()
+            mold.close()
 
     # -- what follows -------------------------------------------------------------------------
 
@@ -287,6 +302,8 @@ class Master:
         """Reload: read the settings again, and fork the mold of a new generation."""
         resources, present = self._resources, self._molds[self._change.present]
         resources.notifier.reloading()
+        reopen_log()
+        self._molds.follow_log()
         try:
             settings = self._load() if self._load is not None else self.settings
             setup_logging(settings)
@@ -333,17 +350,17 @@ class Master:
         self._roster.stop_timeout = settings.stop_timeout
 
     def _complain(self, problems: tuple[str, ...]) -> None:
-        log.error("reload failed, the previous code goes on: %s", "; ".join(problems))
         self._resources.notifier.ready(f"Reload failed: {problems[0]}")
+        log.error("reload failed, the previous code goes on: %s", "; ".join(problems))
 
     def _complete(self, mold: Mold) -> None:
         self._resources.listeners.keep(mold.listeners)
         self._stores.keep(stores_of(mold.settings), monotonic())
+        self._resources.notifier.ready(self._status.summary())
         for service in mold.settings.services:
             count = self._roster.plans[service.name].count
             workers = "1 worker" if count == 1 else f"{count} workers"
             log.info("%s ready: %s, %s", service.name, mold.place(service), workers)
-        self._resources.notifier.ready(self._status.summary())
         self._reporter.report(0, "")
 
     # -- stop ---------------------------------------------------------------------------------
@@ -357,10 +374,12 @@ class Master:
         self._perform_all(self._change.stop(), now)
 
     def _report_failure(self, code: int, reason: str) -> None:
-        """Report, on the terminal and in a log file, why it does not run."""
-        if self.settings.log_file:
-            log.error("%s", reason)
-        self._reporter.report(code, reason)
+        """Report, on the terminal and in the log, why it does not run; where they are one, once."""
+        is_json = self.settings.log_format == "json"
+        if self.settings.log_file or is_json:
+            log.error("%s", reason.replace("\n", "; "))
+        is_told = is_json and not self.settings.log_file and not self._is_daemon
+        self._reporter.report(code, "" if is_told else reason)
 
 
 def _reap() -> list[tuple[int, int]]:

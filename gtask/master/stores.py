@@ -7,7 +7,6 @@ whose loop is silent for 10 s is killed. Moments are seconds of the monotonic cl
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import signal
@@ -17,11 +16,12 @@ from typing import Any
 
 from .. import native
 from ..config import StoreSettings
+from ..logs.loggers import get_logger
 from ..store_board import END_SIGNAL, StoreBoard
 from .exits import describe_exit
 from .slots import backoff_seconds
 
-log = logging.getLogger("gtask.master")
+log = get_logger("gtask.master")
 
 QUICK_SECONDS = 1.0  # a process that lives shorter counts as crashing
 SILENT_SECONDS = 10.0  # after which its loop is taken for stuck

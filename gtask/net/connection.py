@@ -7,7 +7,6 @@ connection's callbacks run in order and never two at once, and may block without
 from __future__ import annotations
 
 import itertools
-import logging
 from collections import deque
 from types import SimpleNamespace
 from typing import Any
@@ -19,12 +18,13 @@ from ..address import format_address
 from ..callbacks import Callback
 from ..compiled import mypyc_attr
 from ..errors import ProtocolError
+from ..logs.loggers import get_logger
 from ..protocols.text import MAX_FRAME_BYTES, TextDecoder, encode_frame
 from .context import ContextAttribute
 from .reactor import Reactor, current_reactor
 from .stream import State, Stream
 
-log = logging.getLogger("gtask.connection")
+log = get_logger("gtask.connection")
 
 CONNECT_FAILED = 1
 SEND_FAILED = 2
@@ -224,8 +224,8 @@ class TcpConnection(Stream):
 
     def _too_long(self) -> None:
         error = self._decoder.error()
-        log.warning("%r: %s", self, error)
         self._close(error.message, linger=True)
+        log.warning("%r: %s", self, error)
 
     def _crashed(self, event: str) -> None:
         self._abort(f"{event} failed")
@@ -278,9 +278,9 @@ class TcpConnection(Stream):
                         callback(self, *args)
                     except GreenletExit:
                         raise
-                    except BaseException:  # the edge to user code; a Timeout is no Exception
-                        log.exception("%r: %s failed", self, event)
+                    except BaseException as error:  # the edge to user code; not only Exceptions
                         self._crashed(event)
+                        log.error("%r: %s failed", self, event, exc_info=error)
         finally:
             self._busy = False
             if self._next() >= 0:  # killed by somebody in the middle of a callback

@@ -11,7 +11,6 @@ also holds registrations: an edge told of a stream that is closed is nobody's, o
 
 from __future__ import annotations
 
-import logging
 from _socket import AF_UNIX
 from collections.abc import Callable
 from typing import Any, Final
@@ -19,9 +18,10 @@ from typing import Any, Final
 from gevent import monkey
 
 from ..compiled import mypyc_attr
+from ..logs.loggers import get_logger
 from .stream import OPEN, READ, READ_BYTES, Stream
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 MOST: Final = 128  # streams that are read before they are served
 

@@ -6,7 +6,6 @@ own by mmap; switching into one that waits costs 0.2 µs. The hub itself never r
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,10 @@ import gevent
 from gevent import monkey
 from greenlet import GreenletExit, getcurrent, greenlet
 
-log = logging.getLogger(__name__)
+from ..logs.loggers import get_logger
+from . import log_queue
+
+log = get_logger(__name__)
 
 MAX_IDLE = 128  # parked greenlets kept for the next work; each holds about 20 kB
 
@@ -24,6 +26,8 @@ _switch = greenlet.switch
 
 class Runner(greenlet):
     """Runs one piece of work after the other, parked in between."""
+
+    is_gtasks = True  # for `log_queue`: it is not to wait for a handler of the log
 
     def __init__(self, reactor: Reactor) -> None:
         super().__init__(parent=reactor.hub)
@@ -59,6 +63,7 @@ class Reactor:
     """
 
     def __init__(self, hub: Any) -> None:
+        log_queue.attach(hub)
         self.hub = hub
         self.loop = hub.loop
         self.idle: list[Runner] = []

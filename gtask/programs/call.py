@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import WORKER_LOST
+from ..printable import printable, printable_json
 from .arguments import HELP, read_arguments, read_json
 from .outcome import CANNOT_CONNECT, DONE, FAILED, stop_printing
 from .progress import ProgressBar
@@ -35,6 +36,8 @@ exit codes:
   2   wrong usage
   75  no connection could be made
 """
+
+MESSAGE_CHARACTERS = 4000
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -141,7 +144,7 @@ class _Caller:
         if self._bar is not None:
             self._bar.clear()
         if call.error is None:
-            print(json.dumps(call.get(), ensure_ascii=False))
+            print(printable_json(json.dumps(call.get(), ensure_ascii=False)))
         else:
             self._fail(call.error)
 
@@ -150,7 +153,8 @@ class _Caller:
         never_sent = isinstance(error.data, dict) and error.data.get("sent") is False
         self._code = CANNOT_CONNECT if error.code == WORKER_LOST and never_sent else FAILED
         code = f" ({error.code})" if error.code < 0 else ""
-        print(f"gtask-call: {' '.join(error.message.split())}{code}", file=sys.stderr)
+        message = printable(" ".join(error.message.split()), MESSAGE_CHARACTERS)
+        print(f"gtask-call: {message}{code}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from ..address import Address, parse_address
+from ..printable import printable
 from .outcome import CANNOT_CONNECT, DONE, FAILED
 from .tls import add_tls_options, tls_context
 from .version import add_version_option
@@ -151,12 +152,14 @@ def _health(answer: bytes) -> dict[str, Any]:
 
 
 def _tell(options: argparse.Namespace, health: dict[str, Any]) -> int:
-    status = health["status"]
+    status = printable(health["status"])
     if options.json:
         print(json.dumps({"url": options.url, **health}))
     else:
-        counts = [f"{health[key]} {key}" for key in ("running", "waiting") if key in health]
-        print(f"{options.url}: {', '.join([str(status), *counts])}, {health['ms']:.1f} ms")
+        counts = [
+            f"{printable(health[key])} {key}" for key in ("running", "waiting") if key in health
+        ]
+        print(f"{options.url}: {', '.join([status, *counts])}, {health['ms']:.1f} ms")
     if options.lvs:
         shares = {"ready": options.weight, "busy": max(1, options.weight // 4)}
         return LVS_BASE + int(shares.get(status, 0))
@@ -168,7 +171,7 @@ def _tell_failure(options: argparse.Namespace, error: Exception) -> int:
     if options.json:
         print(json.dumps({"url": options.url, "status": "down", "error": text}))
     else:
-        print(f"gtask-ping: {options.url}: {text}", file=sys.stderr)
+        print(f"gtask-ping: {options.url}: {printable(text)}", file=sys.stderr)
     if options.lvs:
         return LVS_DOWN
     return CANNOT_CONNECT if isinstance(error, _NoConnection) else FAILED

@@ -6,6 +6,8 @@ import shutil
 import sys
 from typing import Any
 
+from ..printable import printable
+
 BAR_WIDTH = 30  # characters
 CLEAR_LINE = "\r\x1b[K"
 
@@ -20,12 +22,13 @@ class ProgressBar:
 
     def show(self, done: Any, total: Any, note: Any) -> None:
         """Take one report; its values may be of any type, as they come from a task."""
-        count = f"{done}/{total}" if total else f"{done}"
+        count = f"{printable(done)}/{printable(total)}" if total else printable(done)
+        note = printable(note) if note else ""
         if not self._is_terminal:
-            print(f"{self._name}: {count} {note or ''}".rstrip(), file=sys.stderr, flush=True)
+            print(f"{self._name}: {count} {note}".rstrip(), file=sys.stderr, flush=True)
             return
         width = shutil.get_terminal_size().columns - 1
-        line = f"{self._name} {_bar(done, total)}{count} {note or ''}"
+        line = f"{self._name} {_bar(done, total)}{count} {note}"
         self._write(CLEAR_LINE + line[:width])
         self._is_shown = True
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..printable import printable
+
 STUCK_SECONDS = 2.0  # since the last heartbeat
 
 Columns = Sequence[tuple[str, str]]  # names, and how they are aligned
@@ -43,7 +45,7 @@ def _service(service: dict[str, Any], generation: int) -> list[str]:
     rows = [_process(process, generation) for process in processes]
     lines += _table(PROCESS_COLUMNS, [*rows, ["", "", "all", *_figures(service), "", ""]])
     if service["restarts"]:
-        counts = (f"{count} × {reason}" for reason, count in service["restarts"].items())
+        counts = (f"{count} × {printable(reason)}" for reason, count in service["restarts"].items())
         lines.append(f"restarts: {'; '.join(counts)}")
     return lines
 
@@ -101,7 +103,7 @@ def connections_table(answer: dict[str, Any]) -> str:
 
 def _table(columns: Columns, rows: list[list[str]]) -> list[str]:
     """Lines in which the columns stand below each other, beginning with their names."""
-    table = [[name for name, _ in columns], *rows]
+    table = [[name for name, _ in columns], *([printable(cell) for cell in row] for row in rows)]
     widths = [max(len(row[index]) for row in table) for index in range(len(columns))]
     return [
         "  ".join(

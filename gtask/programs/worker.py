@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..config import Settings, find_master, load_settings
 from ..errors import ConfigError
+from ..printable import printable
 from . import running
 from .outcome import BAD_CONFIGURATION, DONE, Failure, stop_printing
 from .version import add_version_option
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from ..config import StoreSettings
     from ..generation import Generation
     from ..store_board import StoreBoard
+
+LINE_CHARACTERS = 4000
 
 COMMANDS = {
     "start": "run the services, in the foreground unless -d is given",
@@ -107,15 +110,17 @@ def _complain(failure: Failure) -> int:
     """Say why; what is wrong with a file begins with its name, all else with ours."""
     prefix = "" if failure.code == BAD_CONFIGURATION else "gtask-worker: "
     for line in failure.lines:
-        print(prefix + line, file=sys.stderr)
+        print(prefix + printable(line, LINE_CHARACTERS), file=sys.stderr)
     return failure.code
 
 
 def _start(settings: Settings, is_daemon: bool) -> int:
-    from ..logs import setup_logging
+    from ..logs.hooks import install_hooks
+    from ..logs.setup import setup_logging
     from ..master.daemon import daemonize
     from ..master.master import Master
 
+    install_hooks()
     reporter = None
     if is_daemon:
         try:
@@ -150,7 +155,7 @@ def _start_store(settings: StoreSettings, board: StoreBoard, master: int) -> int
 
 
 def _check(settings: Settings) -> int:
-    from ..logs import setup_logging
+    from ..logs.setup import setup_logging
     from ..master.molds import try_load
 
     with contextlib.suppress(OSError):

@@ -6,7 +6,6 @@ next: no timer, and the busier it is, the more share one write to the disk.
 
 from __future__ import annotations
 
-import logging
 from _queue import SimpleQueue
 from collections import deque
 from collections.abc import Callable
@@ -14,11 +13,12 @@ from typing import Any, Protocol
 
 from .. import native
 from ..errors import StoreUnavailable
+from ..logs.loggers import get_logger
 from .operations import Claim, Operation
 from .records import Applied
 from .store import BATCH, Store
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 REOPEN = ("corrupt", "unreachable")  # reasons for which the file is opened anew
 

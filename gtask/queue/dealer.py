@@ -6,13 +6,13 @@ dealt that could not begin. The dealer knows by heart what each holds, as the st
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from math import ceil
 from time import monotonic, time
 from typing import Any, Protocol
 
 from ..errors import StoreUnavailable, TaskError
+from ..logs.loggers import get_logger
 from .line import Line
 from .operations import Claim, End, Holdings, Join, Operation, Release
 from .owner import OVERDUE_SECONDS, Owner, Run
@@ -21,7 +21,7 @@ from .records import Dealt, Identity, Terms
 from .states import Event
 from .wire import deal_line, notification_line
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 MOST_AT_ONCE = 10  # tasks in one message
 LEASE_SECONDS = 30.0  # for owners that cannot be seen from here

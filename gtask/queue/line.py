@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
 from ..errors import ProtocolError
+from ..logs.loggers import get_logger
 from ..net.reactor import Reactor
 from ..net.stream import OPEN, Stream
 from ..protocols.jsontext import loads
 from ..protocols.text import TextDecoder
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 MAX_LINE_BYTES = 64 * 1024 * 1024  # ten tasks with the longest arguments, and more
 MAX_UNSENT_BYTES = 256 * 1024 * 1024  # to a peer that does not read

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from time import monotonic
+
+from ..logs.loggers import Logger
 
 AGAIN_SECONDS = 600.0
 
@@ -16,7 +17,7 @@ class Notices:
         store: its URL.
     """
 
-    def __init__(self, log: logging.Logger, store: str) -> None:
+    def __init__(self, log: Logger, store: str) -> None:
         self._log = log
         self._store = store
         self._trouble = ""

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import signal
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 from gevent._hub_local import get_hub_if_exists
 from gevent.event import Event
 
 from .. import native
 from ..errors import StoreUnavailable, TaskError
+from ..logs.loggers import get_logger
 from ..net.reactor import Reactor, current_reactor
 from ..protocols.messages import Call, InvalidCall, read_message
 from ..store_board import END_SIGNAL, StoreBoard
@@ -37,7 +37,7 @@ from .records import Applied
 from .sqlite.files import StoreLock
 from .sqlite.store import SqliteStore, wall_ms, write_copy
 
-log = logging.getLogger("gtask.store")
+log = get_logger("gtask.store")
 
 BEAT_SECONDS = 0.5
 LOCK_SECONDS = 0.2  # between two tries to get the lock
@@ -60,40 +60,61 @@ IGNORED = (
 )
 
 
+class StoreSettings(Protocol):
+    """What the master says of a store.
+
+    Attributes:
+        path: of the file.
+        url: the store's, for the log.
+        mode: of the files that are made.
+        crons: the sections of what is put by the clock.
+    """
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def url(self) -> str: ...
+    @property
+    def mode(self) -> int: ...
+    @property
+    def crons(self) -> Sequence[Any]: ...
+
+
 def run_process(
-    path: str, url: str, mode: int, board: StoreBoard, crons: Sequence[Any] = ()
+    settings: StoreSettings, board: StoreBoard, look_after_log: Callable[[], None]
 ) -> int:
-    """Own the store at `path` until told to end; returns the exit code."""
+    """Own the store until told to end; returns the exit code.
+
+    Args:
+        board: where the master sees how it goes.
+        look_after_log: to be called now and then.
+    """
     for number in IGNORED:
         native.signal(number, signal.SIG_IGN)
     if (hub := get_hub_if_exists()) is not None:
         hub.destroy(destroy_loop=True)  # a script's own, from before the fork
-    return StoreProcess(path, url, mode, board, crons).run()
+    return StoreProcess(settings, board, look_after_log).run()
 
 
 class StoreProcess:
     """Takes the lock, serves callers and workers, and lets go in order.
 
-    Args:
-        path: of the store's file.
-        url: the store's, for the log.
-        mode: of the files that are made.
-        board: where the master sees how it goes.
-        crons: the sections of what is put by the clock.
+    The arguments are those of `run_process`.
     """
 
     def __init__(
-        self, path: str, url: str, mode: int, board: StoreBoard, crons: Sequence[Any] = ()
+        self, settings: StoreSettings, board: StoreBoard, look_after_log: Callable[[], None]
     ) -> None:
-        self._path = os.path.realpath(path)
-        self._mode = mode
+        self._path = os.path.realpath(settings.path)
+        self._mode = settings.mode
         self._board = board
-        self._crons = crons
+        self._look_after_log = look_after_log
+        self._crons = settings.crons
         self._clock: Any = None
         self._reactor: Reactor = current_reactor()
         self._loop = self._reactor.loop
-        self._notices = Notices(log, url)
-        self._lock = StoreLock(self._path, mode)
+        self._notices = Notices(log, settings.url)
+        self._lock = StoreLock(self._path, self._mode)
         self._listener: Any = None
         self._lines: set[Line] = set()
         self._told_to_end = Event()
@@ -203,6 +224,7 @@ class StoreProcess:
         """Tell that the loop turns, and have done what is due by itself."""
         now = monotonic()
         self._board.heartbeat = now
+        self._look_after_log()
         if self._listener is None or self._told_to_end.is_set():
             return
         if now >= self._look_at:

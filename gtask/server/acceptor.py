@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import _socket
 import errno
-import logging
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+from ..logs.loggers import get_logger
 from .fairness import Fairness
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 EXHAUSTED_SECONDS = 0.25

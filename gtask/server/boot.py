@@ -12,7 +12,7 @@ follows is a reload's), INT (stop now) and USR2 (report connections).
 from __future__ import annotations
 
 import ipaddress
-import logging
+import math
 import os
 import random
 import signal
@@ -26,6 +26,8 @@ import ujson
 from gevent.event import Event
 
 from ..address import format_address
+from ..logs.loggers import get_logger
+from ..logs.setup import look_after_log
 from ..net.reactor import current_reactor
 from ..net.timer import Timer
 from ..process import resident_bytes
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from ..config import ServiceSettings
     from ..worker import Worker
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 BEAT_SECONDS = 0.25
 CHECK_SECONDS = 1.0  # between checks of limits: memory, idle connections, new siblings
@@ -134,6 +136,7 @@ class WorkerProcess:
         self.signalled = Event()  # TERM or INT came
         self.is_hurried = False
         self.is_reloading = False
+        self.ended_by = math.inf  # the moment at which the process ends in any case
         self.is_told_ready = self.asked_to_go = False  # by messages that the master has taken
         self.loss = "interrupted"  # what becomes of durable tasks that a drain cuts off
         self.max_tasks = self.max_rss = self.next_check = 0.0
@@ -199,8 +202,8 @@ class WorkerProcess:
         try:
             self.boot(worker_id, row)
         except BaseException as error:  # the edge: on_worker_start is user code
-            log.error("worker %s %d cannot start", self.worker.name, worker_id, exc_info=error)
             self.tell_master("failed", reason=describe(error))
+            log.error("worker %s %d cannot start", self.worker.name, worker_id, exc_info=error)
             return FAILED_TO_BOOT
         self.signalled.wait()
         if self.is_reloading:
@@ -235,7 +238,7 @@ class WorkerProcess:
 
     def drain(self) -> int:
         """Accept no more, let running work end; returns 0, or 1 if it was cut off."""
-        deadline = monotonic() + self.stop_timeout
+        deadline = self.ended_by = monotonic() + self.stop_timeout
         if self.server is not None:
             self.server.finish()
         # Told only now: the master may then have the kernel refuse what is still in the queue.
@@ -275,8 +278,8 @@ class WorkerProcess:
         """Take up a connection, if its network may connect; runs in the hub."""
         if self.settings.allow and not self.is_allowed(address):
             self.stats.refused()
-            log.debug("refused %s", format_address(address))
             client.close()
+            log.debug("refused %s", format_address(address))
             return
         before = self.stats.connections
         self.stats.accepted()
@@ -331,6 +334,7 @@ class WorkerProcess:
     def beat(self) -> None:
         """Tell the master that the loop turns, and check the limits now and then."""
         self.stats.beat(*self.service.oldest())
+        look_after_log()
         if self.queues is not None:
             self.queues.each("beat")
         now = monotonic()

@@ -221,8 +221,8 @@ class TaskConnection(PacedConnection):
         self.engine.stats.failed()
         failure: TaskError
         if isinstance(error, InternalError):
-            log_error("task %r: %s", call, error.message)
             failure = error
+            log_error("task %r: %s", call, error.message)
         elif call.is_answered and isinstance(error, TaskTimeout | GreenletExit):
             failure = TaskFailed()  # it ended as it was told to
         else:

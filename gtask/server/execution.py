@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from typing import Any, Protocol
 
 from ..binding import TaskFunction
 from ..errors import TaskError, TaskFailed
+from ..logs.loggers import get_logger
+from ..printable import printable
 from ..protocols.messages import Call, notification
 
-log = logging.getLogger("gtask.tasks")
+log = get_logger("gtask.tasks")
 
 
 class CallerConnection(Protocol):
@@ -78,7 +79,7 @@ class Execution(Call):
     task: TaskFunction
 
     def __repr__(self) -> str:
-        return f"{self.function} id={self.id} of {self.connection.peer}"
+        return f"{self.function} id={printable(self.id)} of {self.connection.peer}"
 
     @property
     def peer(self) -> str:
@@ -135,21 +136,22 @@ class Batch:
 
 def failure_of(call: Execution, error: BaseException) -> TaskError:
     """What a caller is told of an exception; the traceback goes to the log."""
-    log_error("task %r failed", call, error=error)
     try:
         message = str(error)
     except BaseException:  # a user's own __str__
         message = ""
     name = type(error).__name__
     data = {"type": name, "message": message}
-    return TaskFailed(f"{name}: {message}" if message else name, data)
+    failure = TaskFailed(f"{name}: {message}" if message else name, data)
+    log_error("task %r failed", call, error=error)
+    return failure
 
 
 def log_error(message: str, *args: Any, error: BaseException | None = None) -> None:
     """Log what happened in a task's greenlet, which goes on whatever becomes of that.
 
-    A handler of the user's may raise; and where it waits, for a network perhaps, the end of the
-    task may be raised in it.
+    Where a handler of the user's is called in that greenlet, which a worker never does, the end of
+    the task may be raised in it.
     """
     with contextlib.suppress(BaseException):
         log.error(message, *args, exc_info=error)

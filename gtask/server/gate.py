@@ -8,13 +8,13 @@ work the plain registration stays, and only costs.
 
 from __future__ import annotations
 
-import logging
 import os
 from typing import Any
 
+from ..logs.loggers import get_logger
 from . import epoll
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 FDINFO_BYTES = 65536  # some hundred registrations; ours is among the first
 

@@ -7,7 +7,6 @@ that ignores all of that gives its turn to others, and its process is replaced.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -15,11 +14,12 @@ from typing import Any
 from greenlet import GreenletExit
 
 from ..errors import TaskCancelled, TaskTimedOut, TaskTimeout
+from ..logs.loggers import get_logger
 from .execution import Execution
 from .stats import WorkerStats
 from .turns import Turns
 
-log = logging.getLogger("gtask.tasks")
+log = get_logger("gtask.tasks")
 
 CLEANUP_SECONDS = 5.0  # what a task may take to end after its limit, before it is killed
 KILL_SECONDS = 1.0  # between two kills

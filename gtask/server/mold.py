@@ -10,16 +10,16 @@ would run in each worker.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import gc
 import importlib
-import logging
+import math
 import os
 import resource
 import signal
 import socket
 import sys
 from collections.abc import Iterable, Iterator
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import ujson
@@ -27,7 +27,9 @@ import ujson
 from .. import native
 from ..errors import ConfigError
 from ..generation import Generation
-from ..logs import log_stream
+from ..logs.hooks import install_hooks
+from ..logs.loggers import get_logger
+from ..logs.setup import look_after_log
 from ..process import die_with, set_title
 from .child import become_child_of_master, become_worker_of
 from .forks import Forker
@@ -36,10 +38,14 @@ if TYPE_CHECKING:
     from ..worker import Worker
     from .boot import WorkerProcess
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 FAILED = 1
 MAX_REQUEST_BYTES = 65536
+LOG_SECONDS = 1.0  # what the end of a worker may wait for handlers of its log
+LEAST_LOG_SECONDS = (
+    0.3  # of these, where the drain has used its time up; the master kills after 0.5
+)
 
 # What a terminal or a manager may send to the whole tree; it is the master's affair.
 IGNORED = (
@@ -62,6 +68,7 @@ def run_mold(generation: Generation, workers: Iterable[Worker] | None = None) ->
     Returns:
         The exit code.
     """
+    install_hooks()
     _ignore_signals()
     die_with(generation.master)
     set_title(f"gtask: mold {generation.number}")
@@ -91,11 +98,11 @@ def _tell(generation: Generation, **message: Any) -> None:
 def _report_failure(generation: Generation, error: BaseException) -> int:
     from .load import describe
 
-    log.debug("the code does not load", exc_info=error)
     problems, code = [describe(error)], FAILED
     if isinstance(error, ConfigError):
         problems, code = error.problems, os.EX_CONFIG
     _tell(generation, event="failed", problems=problems, code=code)
+    log.debug("the code does not load", exc_info=error)
     return code
 
 
@@ -110,7 +117,8 @@ def _load(
     _import_early()
     from .load import load_workers
 
-    faulthandler.enable(log_stream())
+    if generation.stacks is not None:
+        generation.stacks.catch_mold()
     with _fresh_sources():
         if workers is None:
             with forker:
@@ -131,6 +139,11 @@ def _patch() -> None:
         hub.destroy(destroy_loop=True)  # a script's own: its greenlets shall not run in each worker
     if not monkey.is_module_patched("socket"):  # else a script has done it, its own way
         monkey.patch_all(os=False, signal=False)
+    from .hub import watch_hubs
+    from .thread_logs import make_threads_log
+
+    watch_hubs()
+    make_threads_log()
 
 
 def _import_early() -> None:
@@ -225,6 +238,10 @@ class _Mold:
     def serve(self) -> None:
         """Do what the master asks, until it closes the channel."""
         while requests := self._requests():
+            requests = [request for request in requests if request["event"] == "spawn"]
+            look_after_log()
+            if not requests:
+                continue
             try:
                 between = self._fork()
             except OSError as error:
@@ -277,19 +294,28 @@ class _Mold:
             _tell(self._generation, event="spawned", **where, pid=outcome)
 
     def _be_worker(self, request: dict[str, Any], between: int) -> NoReturn:
-        code = FAILED
+        from ..net.log_queue import finish_log, take_all
+        from .thread_logs import use_native_locks
+
+        code, service, row = FAILED, request["service"], request["row"]
+        ended_by = math.inf
         try:
+            if self._generation.stacks is not None:
+                self._generation.stacks.catch(service, row)
             become_child_of_master(self._generation, between)
-            process = self._processes[request["service"]]
+            process = self._processes[service]
+            take_all(process.reactor.hub)
+            use_native_locks()
             title = process.title % request["id"]
             become_worker_of(process.settings, self._generation, title)
-            code = process.run(request["id"], request["row"])
+            code = process.run(request["id"], row)
+            ended_by = process.ended_by
         except BaseException as error:  # the last edge: nothing may return into the mold's code
-            log.exception("worker %s %s has failed", request["service"], request["id"])
             reason = f"{type(error).__name__}: {error}"
             _tell(self._generation, event="failed", pid=os.getpid(), reason=reason)
+            log.exception("worker %s %s has failed", service, request["id"])
         finally:
-            logging.shutdown()
+            finish_log(min(LOG_SECONDS, max(LEAST_LOG_SECONDS, ended_by - monotonic())))
             with contextlib.suppress(OSError, ValueError):
                 sys.stdout.flush()
             os._exit(code)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from time import monotonic
 from typing import Any
 
+from ..logs.loggers import get_logger
 from ..net.poller import Poller
 from ..net.stream import OPEN
 from .dispatch import TaskConnection
 from .engine import Engine
 from .shared_listener import TextServer, keep_back_silent
 
-log = logging.getLogger("gtask.tasks")
+log = get_logger("gtask.tasks")
 
 
 class TaskService:

@@ -7,18 +7,18 @@ whether it is open depends on the siblings' loads. `_do_read`, `do_read` and so 
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Callable
 from typing import Any
 
 from gevent.server import StreamServer
 
+from ..logs.loggers import get_logger
 from .acceptor import Acceptor
 from .fairness import Fairness
 from .gate import Gate
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 Mixin: Any = object  # what its `super()` is, checkers cannot know
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import sys
 
 from ..config import StoreSettings
 from ..errors import ConfigError
+from ..logs.loggers import get_logger
+from ..logs.setup import look_after_log
 from ..process import die_with, set_title
 from ..store_board import StoreBoard
 from .child import drop_privileges
 
-log = logging.getLogger("gtask.store")
+log = get_logger("gtask.store")
+
+LOG_SECONDS = 1.0  # what the end may wait for the reader of standard error
 
 
 def run_store(settings: StoreSettings, board: StoreBoard, master: int) -> int:
@@ -34,10 +36,9 @@ def run_store(settings: StoreSettings, board: StoreBoard, master: int) -> int:
     from ..queue.process import run_process  # gevent and SQLite are for this process alone
 
     try:
-        return run_process(settings.path, settings.url, settings.mode, board, settings.crons)
+        return run_process(settings, board, look_after_log)
     except BaseException:  # the last edge: nothing may return into the master's code
         log.exception("store %s: its process has failed", settings.url)
         return 1
     finally:
-        logging.shutdown()
-        sys.stdout.flush()
+        look_after_log(LOG_SECONDS)

@@ -6,13 +6,13 @@ compare what the worker holds.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from itertools import count
 from typing import Any
 
 from ...address import Address
 from ...errors import StoreUnavailable, TaskError
+from ...logs.loggers import get_logger
 from ...net.connector import Connector
 from ...net.reactor import Reactor
 from ...queue.line import Line
@@ -20,7 +20,7 @@ from ...queue.notices import Notices
 from ...queue.wire import notification_line, request_line
 from ...store_address import StoreAddress
 
-log = logging.getLogger("gtask.store")
+log = get_logger("gtask.store")
 
 CONNECT_SECONDS = 5.0
 FIRST_PAUSE_SECONDS = 0.02

@@ -6,7 +6,6 @@ at once, as direct calls have taken the turns meanwhile, it gives back after a s
 
 from __future__ import annotations
 
-import logging
 from time import monotonic
 from typing import Any
 
@@ -14,6 +13,7 @@ from greenlet import GreenletExit
 
 from ...binding import TaskFunction
 from ...errors import STORE_UNAVAILABLE, BadArguments, TaskCancelled, TaskError, TaskTimedOut
+from ...logs.loggers import get_logger
 from ...queue.owners import own_identity
 from ...queue.states import Event
 from ...store_address import StoreAddress
@@ -24,7 +24,7 @@ from ..task_greenlet import TaskGreenlet
 from .link import Link
 from .run import Run
 
-log = logging.getLogger("gtask.store")
+log = get_logger("gtask.store")
 
 GIVE_BACK_SECONDS = 1.0  # that a task which was dealt may wait for its turn here
 

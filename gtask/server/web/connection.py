@@ -5,10 +5,10 @@ It lives on the hub as every other connection, so that an idle browser costs no 
 
 from __future__ import annotations
 
-import logging
 from time import monotonic
 from typing import Any
 
+from ...logs.loggers import get_logger
 from ...net.connection import Data
 from ...net.stream import READ_BYTES, State
 from ...protocols.tls import TlsFilter
@@ -16,7 +16,7 @@ from ...protocols.websocket import INTERNAL_ERROR, NORMAL, PING
 from ..worker_connection import ConnectionOwner, WorkerConnection
 from .websocket import WebSocket
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class WebSocketConnection(WorkerConnection):
@@ -118,8 +118,8 @@ class WebSocketConnection(WorkerConnection):
 
     def _refuse_broken(self) -> None:
         error = self._decoder.error
-        log.info("%r: %s", self, error.message)
         self.close_code(error.code, error.message)
+        log.info("%r: %s", self, error.message)
 
     def _crashed(self, event: str) -> None:
         if self.state == State.OPEN:
@@ -133,9 +133,9 @@ class WebSocketConnection(WorkerConnection):
             self._unserved_bytes = 0
 
     def _closed(self, reason: str) -> None:
-        log.debug("%r: %s", self, reason)
         self.websocket.detach()
         super()._closed(reason)
+        log.debug("%r: %s", self, reason)
 
     # -- looked after by the service, in the hub ----------------------------------------------
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import _socket
 import io
-import logging
 from typing import Any, Protocol
 
 import gevent
 
 from ...address import format_address
+from ...logs.loggers import get_logger
+from ...printable import printable
 from ...protocols.tls import TlsFilter
 from ..stats import WorkerStats
 from ..worker_connection import ConnectionOwner
@@ -25,7 +26,7 @@ from .handshake import Refusal
 from .limits import HeadWait
 from .tls_socket import TlsSocket
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class FrontEnd(ConnectionOwner, Protocol):
@@ -115,11 +116,11 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
 
     def _refuse(self, refusal: Refusal) -> list[bytes]:
         status, why, headers = refusal
-        log.info("%s: %s, %s", format_address(self.client_address), status, why)
         self.close_connection = True
         self.start_response(
             status, [("Content-Type", "text/plain"), ("Connection", "close"), *headers]
         )
+        log.info("%s: %s, %s", format_address(self.client_address), status, printable(why))
         return [why.encode() + b"\n"]
 
     def upgrade_connection(self) -> None:
@@ -157,4 +158,6 @@ class Handler(WebSocketHandler):  # type: ignore[misc]
 
     def _log_error(self, t: Any, v: Any, tb: Any) -> None:
         if not issubclass(t, gevent.GreenletExit):
-            log.error("%s: the application failed", self.requestline, exc_info=(t, v, tb))
+            log.error(
+                "%s: the application failed", printable(self.requestline), exc_info=(t, v, tb)
+            )

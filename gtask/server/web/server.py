@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from ...address import format_address
+from ...logs.loggers import get_logger
 from ..shared_listener import SharedListener
 from .gevent_websocket import WebSocketServer
 from .http import FrontEnd, Handler
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class WebServer(SharedListener, WebSocketServer):  # type: ignore[misc]
@@ -27,7 +29,7 @@ class WebServer(SharedListener, WebSocketServer):  # type: ignore[misc]
             listener,
             service.worker.application or websockets_only,
             log=None,
-            error_log=log,
+            error_log=_Errors(),
             environ={
                 "SERVER_NAME": host,  # pywsgi would ask the DNS
                 "SERVER_PORT": str(port),
@@ -49,6 +51,20 @@ class WebServer(SharedListener, WebSocketServer):  # type: ignore[misc]
         finally:
             if not handler.is_upgraded:
                 self.service.stats.closed(0, 0)
+
+
+class _Errors:
+    """``wsgi.errors``: what an application writes there, each text as a record."""
+
+    def write(self, text: str) -> None:
+        if text := text.rstrip("\n"):
+            log.log(logging.ERROR, text, keeps_lines=True)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        self.write("".join(lines))
+
+    def flush(self) -> None:
+        """Nothing: each text is logged at once."""
 
 
 def websockets_only(environ: dict[str, Any], start_response: Any) -> list[bytes]:
