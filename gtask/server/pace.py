@@ -64,6 +64,11 @@ class PacedConnection(ReplyingStream):
     def __repr__(self) -> str:
         return f"<TaskConnection {self.peer} {State(self.state).name} {self._outstanding}>"
 
+    @property
+    def is_stopping(self) -> bool:
+        """The process is to end."""
+        return self.engine.is_draining
+
     def report(self) -> dict[str, Any]:
         """What the operator's list of connections shows."""
         return {
