@@ -20,7 +20,7 @@ import signal
 import socket
 import ssl
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import gevent
 import ujson
@@ -42,6 +42,7 @@ from .load import describe
 from .lobby import Lobby
 from .overflow import Overflow
 from .service import TaskService
+from .services import Service
 from .shared_listener import SharedListener
 from .signals import Signals
 from .stats import WorkerStats
@@ -61,58 +62,6 @@ REPORT_CONNECTIONS = 50  # a message to the master
 FAREWELL_SECONDS = 1.5  # of a worker that is told to stop now; the master kills after 2
 NEVER = 1e9  # seconds
 FAILED_TO_BOOT = 1
-
-
-class Service(Protocol):
-    """What serves the connections of a worker: tasks, callbacks, or websockets and HTTP."""
-
-    @property
-    def is_full(self) -> bool:
-        """No connection may be accepted now."""
-        ...
-
-    @property
-    def is_idle(self) -> bool:
-        """Nothing runs, waits or is connected."""
-        ...
-
-    @property
-    def has_work(self) -> bool:
-        """Something runs or waits that would be cut off now; a peer that does not read is none."""
-        ...
-
-    def make_server(self, listener: socket.socket) -> SharedListener:
-        """The server that accepts connections for it, not started."""
-        ...
-
-    def accept(self, socket: Any, address: Any, tls: TlsFilter | None = None) -> None:
-        """Serve the peer on `socket`; hub only."""
-
-    def serve_newest(self) -> None:
-        """Serve what has come already on the connection that was accepted last."""
-
-    def after_fork_in_child(self) -> None:
-        """User code has forked this process off: leave the connections to the worker."""
-
-    def drain(self) -> None:
-        """Let the peers go."""
-
-    def close_idle(self, idle_seconds: float) -> None:
-        """Close connections that wait for nothing and were silent for so long."""
-
-    def stop(self) -> None:
-        """The drain's time is up: start nothing more."""
-
-    def abort(self) -> None:
-        """Close every connection now."""
-
-    def oldest(self) -> tuple[int, float]:
-        """1 + the number of the function that has been running longest, and since when."""
-        ...
-
-    def report(self) -> list[dict[str, Any]]:
-        """Each connection, for the operator."""
-        ...
 
 
 class WorkerProcess:
@@ -336,11 +285,9 @@ class WorkerProcess:
             self.stats.refused()
             client.close()
             log.debug("refused %s", format_address(address))
-        elif not (self.takes_guests and self.overflow.receive(client, address)):
-            self.admit(client, address)
-
-    def admit(self, client: Any, address: Any) -> None:
-        """Serve a connection; runs in the hub."""
+            return
+        if self.takes_guests and self.overflow.receive(client, address):
+            return
         before = self.stats.connections
         self.stats.accepted()
         try:
