@@ -29,6 +29,7 @@ from gevent.event import Event
 from ..address import format_address
 from ..logs.loggers import get_logger
 from ..logs.setup import look_after_log
+from ..net.log_queue import flush_queue
 from ..net.reactor import current_reactor
 from ..net.timer import Timer
 from ..process import resident_bytes
@@ -57,6 +58,7 @@ DRAIN_IDLE_SECONDS = 1.0  # what a peer that was told to go may stay silent
 RELOAD_SECONDS = 1.0  # from a HUP to the TERM that belongs to it, at most
 REPORT_CONNECTIONS = 50  # a message to the master
 FAREWELL_SECONDS = 1.5  # of a worker that is told to stop now; the master kills after 2
+LOG_SECONDS = 1.0  # what the end waits for handlers of the log, at most
 FAILED_TO_BOOT = 1
 
 
@@ -265,6 +267,7 @@ class WorkerProcess:
         if self.server is not None:  # so `on_worker_start` has been through
             self.call("on_worker_stop")
         Timer.delete_all()
+        flush_queue(min(LOG_SECONDS, max(0.0, left / 2)))  # `atexit` closes the log's handlers
         run_exit_functions(0.0 if self.is_hurried else left / 2)
 
     def call(self, name: str) -> None:

@@ -45,9 +45,7 @@ FAILED = 1
 REHEARSAL_DESCRIPTORS = 64  # what it may open, several times over
 MAX_REQUEST_BYTES = 65536
 LOG_SECONDS = 1.0  # what the end of a worker may wait for handlers of its log
-LEAST_LOG_SECONDS = (
-    0.3  # of these, where the drain has used its time up; the master kills after 0.5
-)
+LEAST_LOG_SECONDS = 0.1  # of these, where the drain has used its time up
 
 # What a terminal or a manager may send to the whole tree; it is the master's affair.
 IGNORED = (
