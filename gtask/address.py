@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from socket import SOCK_STREAM
 from typing import Any
 
 PROTOCOLS = ("text", "websocket")
@@ -29,6 +31,11 @@ class Address:
     @property
     def is_unix(self) -> bool:
         return bool(self.path)
+
+    @property
+    def server_name(self) -> str:
+        """The host as certificates name it: without the final dot, and without a scope."""
+        return self.host.partition("%")[0].removesuffix(".")
 
     @property
     def sockaddr(self) -> str | tuple[str, int]:
@@ -74,6 +81,22 @@ def parse_address(url: str) -> Address:
     ):
         raise ValueError(f"{url!r}: expected {protocol}://HOST:PORT with a port of 0 to 65535")
     return Address(protocol, host, int(port))
+
+
+def look_up(address: Address, getaddrinfo: Callable[..., list[Any]]) -> list[Any]:
+    """All addresses of a name, by one of the functions that there are for that.
+
+    Raises:
+        OSError, ValueError: there are none.
+    """
+    host = address.host
+    try:
+        return getaddrinfo(host, address.port, type=SOCK_STREAM)
+    except OSError:
+        if not host.endswith("."):
+            raise
+    # Names of /etc/hosts, such as localhost, are not found with the final dot of DNS.
+    return getaddrinfo(host[:-1], address.port, type=SOCK_STREAM)
 
 
 def format_address(address: Any) -> str:

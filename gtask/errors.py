@@ -100,7 +100,10 @@ class TaskError(GtaskError):
             return InternalError("malformed error object", {"error": error})
         code = error["code"]
         kind = _BY_CODE.get(code, TaskFailed if code > 0 else TaskError)
-        return kind(str(error.get("message", "")), error.get("data"), code=code)
+        message = error.get("message", "")
+        if type(message) is not str:  # of a peer that may send anything, however deep or long
+            message = f"a message that is no text but {type(message).__name__}"
+        return kind(message, error.get("data"), code=code)
 
 
 class InvalidRequest(TaskError):

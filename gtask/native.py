@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import _socket
 import _thread
+import fcntl
 import os
 import select
 import signal as _signal
 import sys
 import time
 from typing import TYPE_CHECKING, Any
+
+SIOCOUTQ = 0x5411  # linux/sockios.h
 
 
 def _original(module: Any, name: str) -> Any:
@@ -58,6 +61,12 @@ def accept(listener: socket) -> socket:
     """`listener.accept()`, whose own result would be of the patched class."""
     fd, _ = listener._accept()  # type: ignore[attr-defined]
     return socket(listener.family, listener.type, listener.proto, fileno=fd)
+
+
+def unacknowledged_bytes(fd: int) -> int:
+    """What the kernel keeps of what was sent on a socket, as its peer has not taken it, tcp(7)."""
+    kept = fcntl.ioctl(fd, SIOCOUTQ, bytes(4))
+    return int.from_bytes(kept, sys.byteorder)
 
 
 def seqpacket_pair() -> tuple[socket, socket]:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from contextvars import ContextVar
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from .binding import TaskFunction
+from .current import CurrentTask, running_task
 from .errors import ConfigError
+
+__all__ = ["CurrentTask", "TaskMark", "current_task", "find_tasks", "running_task", "task"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -117,29 +119,6 @@ def _mark_of(value: Any) -> Any:
         return None
 
 
-class CurrentTask(Protocol):
-    """What a task can know of its own call, and tell its caller.
-
-    Attributes:
-        id: the id its caller gave, or None.
-        deadline: when its time limit passes, in `time.monotonic` seconds, or None.
-        peer: the caller's address, e.g. ``127.0.0.1:51234``.
-    """
-
-    @property
-    def id(self) -> str | int | None: ...
-
-    @property
-    def deadline(self) -> float | None: ...
-
-    @property
-    def peer(self) -> str: ...
-
-    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
-        """Tell the caller how far the task is; costs nothing when the caller did not ask."""
-        ...
-
-
 class _NoTask:
     """The current task of code that was called plainly, e.g. by a unit test."""
 
@@ -152,9 +131,6 @@ class _NoTask:
 
 
 _NO_TASK: CurrentTask = _NoTask()
-running_task: ContextVar[Callable[[], CurrentTask | None] | None] = ContextVar(
-    "gtask.running_task", default=None
-)
 
 
 def current_task() -> CurrentTask:

@@ -6,7 +6,7 @@ A `Worker` holds what the user wants; it opens no socket and starts no process.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from types import ModuleType
 from typing import Any
@@ -16,6 +16,22 @@ from .binding import TaskFunction
 from .callbacks import Callback
 from .config import ServiceSettings, make_service
 from .tasks import find_tasks, task
+
+
+class Connections(dict[int, Any]):
+    """Open connections by their ids; to walk over it is to walk over those that are open then."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(list(super().keys()))
+
+    def keys(self) -> list[int]:  # type: ignore[override]
+        return list(super().keys())
+
+    def values(self) -> list[Any]:  # type: ignore[override]
+        return list(super().values())
+
+    def items(self) -> list[tuple[int, Any]]:  # type: ignore[override]
+        return list(super().items())
 
 
 class Worker:
@@ -36,7 +52,7 @@ class Worker:
 
     Attributes:
         id: in a worker process its number, 0 to count - 1; else -1.
-        connections: in a worker process its open connections, by id.
+        connections: in a worker process its open connections, by id; may be walked while some end.
         application: a WSGI application for the plain HTTP requests of a websocket service.
         choose_subprotocol: ``(offered names, WSGI environment) -> one of them or None``.
         on_worker_start, on_worker_stop, on_worker_reload: called with the worker.
@@ -70,7 +86,7 @@ class Worker:
                 setattr(self, field.name, options.get(field.name, getattr(settings, field.name)))
         self.name = name
         self.id = -1
-        self.connections: dict[int, Any] = {}
+        self.connections: dict[int, Any] = Connections()
         self.application: Any = None
         self.choose_subprotocol: Callback = None
         self.on_worker_start: Callback = None

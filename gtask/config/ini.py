@@ -13,6 +13,7 @@ from .settings import (
     Settings,
     conflicts,
     missing_certificates,
+    missing_proxies,
     read_values,
     wrong_purpose,
 )
@@ -68,6 +69,7 @@ def parse_settings(text: str, file: str = "") -> Settings:
         elif kind == "worker" and name.strip():
             read, wrong = read_values(ServiceSettings, keys)
             wrong += [*_swallowed(keys), *wrong_purpose(read, keys), *missing_certificates(keys)]
+            wrong += missing_proxies(read, keys)
             services.append((name.strip(), read))
         else:
             problems.append(

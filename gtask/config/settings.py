@@ -38,11 +38,16 @@ class ServiceSettings:
     max_frame_bytes: int = _setting(values.integer(1), 10485760)
     max_batch: int = _setting(values.integer(1), 100)
     max_send_buffer_bytes: int = _setting(values.integer(1), 1048576)
+    max_pending_bytes: int = _setting(values.integer(1), 268435456)
+    send_timeout: float = _setting(values.seconds, 30.0)
+    handshake_timeout: float = _setting(values.seconds, 10.0)
     idle_timeout: float = _setting(values.seconds, 0.0)
     certfile: str = _setting(values.existing_file, "")
     keyfile: str = _setting(values.existing_file, "")
     cafile: str = _setting(values.existing_file, "")
     allow: tuple[IpNetwork, ...] = _setting(values.networks, ())
+    proxy_protocol: str = _setting(values.switch, "off")
+    proxy_networks: tuple[IpNetwork, ...] = _setting(values.networks, ())
     user: str = _setting(values.user, "")
     group: str = _setting(values.group, "")
     origins: tuple[str, ...] = _setting(values.origins, ())
@@ -102,7 +107,7 @@ def make_service(name: str, listen: str | Address, **options: Any) -> ServiceSet
     _refuse_unknown(ServiceSettings, options, f"worker {name}")
     read, wrong = read_values(ServiceSettings, {"listen": listen, **options})
     wrong += _wrong_name(name)
-    wrong += missing_certificates(options)
+    wrong += [*missing_certificates(options), *missing_proxies(read, options)]
     if wrong:
         raise ConfigError([f"worker {name}: {one}" for one in wrong])
     return ServiceSettings(name=name, **read)
@@ -181,6 +186,12 @@ def missing_certificates(given: Mapping[str, Any]) -> Iterator[str]:
     for key in ("keyfile", "cafile"):
         if given.get(key) and not given.get("certfile"):
             yield f"{key}: needs certfile, too"
+
+
+def missing_proxies(read: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with whose PROXY headers are believed: everybody can write one."""
+    if read.get("proxy_protocol") == "on" and not given.get("proxy_networks"):
+        yield "proxy_protocol: needs proxy_networks, too: those that may speak it"
 
 
 def conflicts(places: Iterable[tuple[str, Address | None]]) -> Iterator[tuple[str, str]]:

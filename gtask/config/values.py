@@ -19,6 +19,7 @@ from ..address import Address, parse_address
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+ORIGIN = r"\*|null|file://|[A-Za-z][A-Za-z0-9+.-]*://[^/?#]+/?"  # the two in between: of apps
 UNIX_PATH_BYTES = 107  # unix(7): sun_path, and its closing NUL
 
 
@@ -58,6 +59,12 @@ def one_of(*choices: str) -> Callable[[Any], str]:
         return choice
 
     return read
+
+
+def switch(value: Any) -> str:
+    if isinstance(value, bool):  # a program's
+        return "on" if value else "off"
+    return one_of("on", "off")(value)
 
 
 def names(value: Any) -> tuple[str, ...]:
@@ -155,8 +162,10 @@ def _network(value: Any) -> IpNetwork:
 def origins(value: Any) -> tuple[str, ...]:
     given = names(value)
     for origin in given:
-        if origin != "*" and not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]+/?", origin):
-            raise BadValue(f"{origin!r} is no origin, expected e.g. https://app.example.org or *")
+        if not re.fullmatch(ORIGIN, origin):
+            raise BadValue(
+                f"{origin!r} is no origin, expected e.g. https://app.example.org, null, file:// or *"
+            )
     return given
 
 

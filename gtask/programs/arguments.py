@@ -10,6 +10,8 @@ from typing import Any
 
 NAMED = re.compile(r"([^\W\d][\w.-]*)(:=|=)(.*)", re.DOTALL)
 
+SHOWN = 200  # characters of what is wrong
+
 HELP = """arguments:
   key=text     a keyword argument, as a string
   key:=JSON    a keyword argument of any type
@@ -87,8 +89,8 @@ def read_arguments(words: list[str]) -> dict[str, Any] | list[Any] | None:
     return named or positional or None
 
 
-def read_json(text: str) -> dict[str, Any] | list[Any]:
-    """All arguments, from standard input.
+def read_json(text: str | bytes) -> dict[str, Any] | list[Any]:
+    """All arguments, from standard input; UTF-8, UTF-16 or UTF-32, as RFC 4627 tells them apart.
 
     Raises:
         ValueError: with what is wrong.
@@ -99,9 +101,24 @@ def read_json(text: str) -> dict[str, Any] | list[Any]:
     return arguments
 
 
-def _parse(text: str) -> Any:
+def _parse(text: str | bytes) -> Any:
     try:
         return json.loads(text)
+    except RecursionError:
+        raise ValueError(f"{_shown(text)} is nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"standard input is not JSON in UTF-8: {error.reason}") from None
     except ValueError:
-        string = json.dumps(text, ensure_ascii=False)
-        raise ValueError(f"{text!r} is neither key=value nor JSON (a string: '{string}')") from None
+        string = json.dumps(
+            "text" if isinstance(text, bytes) or len(text) > SHOWN else text, ensure_ascii=False
+        )
+        raise ValueError(
+            f"{_shown(text)} is neither key=value nor JSON (a string: '{string}')"
+        ) from None
+
+
+def _shown(text: str | bytes) -> str:
+    """The beginning of `text`, which may be huge."""
+    if isinstance(text, bytes):
+        text = text[: 4 * SHOWN].decode("utf-8", "replace")
+    return repr(text) if len(text) <= SHOWN else repr(text[:SHOWN]) + "..."

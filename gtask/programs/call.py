@@ -7,13 +7,13 @@ import json
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import WORKER_LOST
 from ..printable import printable, printable_json
-from ..streams import open_standard_streams
 from .arguments import HELP, read_arguments, read_json, seconds, split_words
-from .outcome import CANNOT_CONNECT, DONE, FAILED, print_any_text, stop_printing
+from .outcome import CANNOT_CONNECT, DONE, FAILED, USAGE, print_any_text, stop_printing
+from .printing import OutputLost, complain, is_unicode, open_streams, read_input, write
 from .progress import ProgressBar
 from .tls import add_tls_options, tls_context
 from .version import add_version_option
@@ -42,26 +42,35 @@ MESSAGE_CHARACTERS = 4000
 
 def main(arguments: list[str] | None = None) -> int:
     """Make the calls; returns the exit code."""
-    open_standard_streams()
+    open_streams()
     parser = _parser()
     front, words = split_words(arguments if arguments is not None else sys.argv[1:], parser)
     options = parser.parse_args(front)
+    print_any_text()
     try:
-        given = read_json(sys.stdin.read()) if words == ["-"] else read_arguments(words)
+        given = read_json(read_input()) if words == ["-"] else read_arguments(words)
         client = _client(options)
     except ValueError as error:
-        parser.error(str(error))
-    print_any_text()
+        _misused(error)
     # gevent would report a KeyboardInterrupt on standard error; SystemExit it passes on.
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         return _Caller(client, options, given).run()
     except ValueError as error:  # arguments that are JSON, but too long or such
-        parser.error(str(error))
+        _misused(error)
     except BrokenPipeError:
         return stop_printing()
+    except OutputLost as error:
+        complain(f"gtask-call: {error}")
+        return FAILED
     finally:
         client.close()
+
+
+def _misused(error: ValueError) -> NoReturn:
+    complain(f"gtask-call: error: {printable(error, MESSAGE_CHARACTERS)}")
+    sys.exit(USAGE)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -133,7 +142,7 @@ class _Caller:
         if count > 1:
             seconds = time.monotonic() - self._started
             rate = f"{seconds:.3f} s, {count / seconds:.0f} calls/s"
-            print(f"{count} calls, {self._failed} failed, {rate}", file=sys.stderr)
+            complain(f"{count} calls, {self._failed} failed, {rate}")
         return self._code
 
     def _start(self, ended: SimpleQueue[Call]) -> None:
@@ -145,9 +154,16 @@ class _Caller:
         if self._bar is not None:
             self._bar.clear()
         if call.error is None:
-            print(printable_json(json.dumps(call.get(), ensure_ascii=False)))
+            self._print(call.get())
         else:
             self._fail(call.error)
+
+    def _print(self, result: Any) -> None:
+        try:
+            line = json.dumps(result, ensure_ascii=not is_unicode())
+        except (RecursionError, ValueError) as error:  # deeper than the encoder goes
+            raise OutputLost(f"the result cannot be shown: {error}") from None
+        write(printable_json(line))
 
     def _fail(self, error: TaskError) -> None:
         self._failed += 1
@@ -155,7 +171,7 @@ class _Caller:
         self._code = CANNOT_CONNECT if error.code == WORKER_LOST and never_sent else FAILED
         code = f" ({error.code})" if error.code < 0 else ""
         message = printable(" ".join(error.message.split()), MESSAGE_CHARACTERS)
-        print(f"gtask-call: {message}{code}", file=sys.stderr)
+        complain(f"gtask-call: {message}{code}")
 
 
 if __name__ == "__main__":

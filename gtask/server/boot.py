@@ -12,15 +12,15 @@ it does, ends no more than the greenlet it is raised in.
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import os
 import random
 import signal
 import socket
 import ssl
+from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import gevent
 import ujson
@@ -29,7 +29,6 @@ from gevent.event import Event
 from ..address import format_address
 from ..logs.loggers import get_logger
 from ..logs.setup import look_after_log
-from ..net.log_queue import flush_queue
 from ..net.reactor import current_reactor
 from ..net.timer import Timer
 from ..process import resident_bytes
@@ -38,8 +37,12 @@ from ..scoreboard import Scoreboard, State
 from .callbacks import CallbackService
 from .engine import Engine
 from .fairness import Fairness
-from .farewell import limit_farewell, run_exit_functions
+from .interface import Service
 from .load import describe
+from .lobby import Lobby
+from .networks import Networks
+from .overflow import Overflow
+from .reception import Reception
 from .service import TaskService
 from .shared_listener import SharedListener
 from .signals import Signals
@@ -58,55 +61,8 @@ DRAIN_IDLE_SECONDS = 1.0  # what a peer that was told to go may stay silent
 RELOAD_SECONDS = 1.0  # from a HUP to the TERM that belongs to it, at most
 REPORT_CONNECTIONS = 50  # a message to the master
 FAREWELL_SECONDS = 1.5  # of a worker that is told to stop now; the master kills after 2
-LOG_SECONDS = 1.0  # what the end waits for handlers of the log, at most
+NEVER = 1e9  # seconds
 FAILED_TO_BOOT = 1
-
-
-class Service(Protocol):
-    """What serves the connections of a worker: tasks, callbacks, or websockets and HTTP."""
-
-    @property
-    def is_full(self) -> bool:
-        """No connection may be accepted now."""
-        ...
-
-    @property
-    def is_idle(self) -> bool:
-        """Nothing runs, waits or is connected."""
-        ...
-
-    def make_server(self, listener: socket.socket) -> SharedListener:
-        """The server that accepts connections for it, not started."""
-        ...
-
-    def accept(self, socket: Any, address: Any, tls: TlsFilter | None = None) -> None:
-        """Serve the peer on `socket`; hub only."""
-
-    def serve_newest(self) -> None:
-        """Serve what has come already on the connection that was accepted last."""
-
-    def after_fork_in_child(self) -> None:
-        """User code has forked this process off: leave the connections to the worker."""
-
-    def drain(self) -> None:
-        """Let the peers go."""
-
-    def close_idle(self, idle_seconds: float) -> None:
-        """Close connections that wait for nothing and were silent for so long."""
-
-    def stop(self) -> None:
-        """The drain's time is up: start nothing more."""
-
-    def abort(self) -> None:
-        """Close every connection now."""
-
-    def oldest(self) -> tuple[int, float]:
-        """1 + the number of the function that has been running longest, and since when."""
-        ...
-
-    def report(self) -> list[dict[str, Any]]:
-        """Each connection, for the operator."""
-        ...
 
 
 class WorkerProcess:
@@ -143,6 +99,7 @@ class WorkerProcess:
         self.signalled = Event()  # TERM or INT came
         self.is_hurried = False
         self.is_reloading = False
+        self.takes_guests = False  # what is accepted is left unread by `overflow`
         self.reload_told = -math.inf
         self.ended_by = math.inf  # the moment at which the process ends in any case
         self.is_told_ready = self.asked_to_go = False  # by messages that the master has taken
@@ -170,16 +127,45 @@ class WorkerProcess:
             is_strict=is_single,
         )
         self.listener = listener
+        is_web = settings.listen.protocol == "websocket"
+        self.networks = Networks(settings.allow, settings.proxy_networks, judges_requests=is_web)
+        self.reception: Reception | None = None
+        if settings.proxy_protocol == "on":
+            timeout = settings.handshake_timeout
+            self.reception = Reception(
+                self.reactor, self.stats, self.networks, timeout, self.serve_connection
+            )
         self.service = self.make_service()
         self.server: SharedListener | None = None  # made in the worker
+        can_pass_on = bool(worker.served) and tls is None
+        self.overflow = Overflow(
+            loop,
+            listener,
+            self.stats,
+            settings.concurrency,
+            Lobby() if can_pass_on else None,
+            self,
+        )
 
     def make_service(self) -> Service:
         """What serves the connections."""
         worker, settings = self.worker, self.settings
+        debts = self.reactor.debts
+        debts.max_bytes = settings.max_pending_bytes
+        debts.send_timeout = settings.send_timeout
+        debts.handshake_timeout = settings.handshake_timeout
         if settings.listen.protocol == "websocket":
             from .web.service import WebSocketService  # not for text services: it takes memory
 
-            return WebSocketService(worker, self.reactor, self.stats, is_tls=self.tls is not None)
+            return WebSocketService(
+                worker,
+                self.reactor,
+                self.stats,
+                is_tls=self.tls is not None,
+                networks=self.networks,
+                handshake_timeout=settings.handshake_timeout or NEVER,
+                send_timeout=settings.send_timeout,
+            )
         if not worker.served:
             return CallbackService(worker, self.reactor, self.stats)
         engine = Engine(
@@ -191,6 +177,7 @@ class WorkerProcess:
             max_frame_bytes=settings.max_frame_bytes,
             max_batch=settings.max_batch,
             max_send_buffer_bytes=settings.max_send_buffer_bytes,
+            max_pending_bytes=settings.max_pending_bytes,
         )
         engine.turns.on_full = self.fairness.reconsider
         engine.limits.on_abandoned = self.on_abandoned
@@ -198,27 +185,36 @@ class WorkerProcess:
 
     # -- the three parts of its life ----------------------------------------------------------
 
-    def run(self, worker_id: int, row: int) -> int:
+    def run(self, worker_id: int, row: int, before_end: Callable[[int], None] | None = None) -> int:
         """Be a worker until told to stop, in a process just forked; returns its exit code so far.
 
         Args:
             worker_id: 0 to count - 1; a replacement gets its predecessor's.
             row: the process's row on the scoreboard.
+            before_end: called with the exit code when all is done but the user's last callback.
         """
+        code = self.serve(worker_id, row)
+        if self.is_hurried or self.ended_by == math.inf:  # told to stop now, or not even booted
+            self.ended_by = monotonic() + FAREWELL_SECONDS
+        if before_end is not None:
+            before_end(code)
+        if self.server is not None:  # so `on_worker_start` has been through
+            self.call("on_worker_stop")
+        Timer.delete_all()
+        return code
+
+    def serve(self, worker_id: int, row: int) -> int:
+        """Boot, wait for what ends us, drain."""
         try:
             self.boot(worker_id, row)
         except BaseException as error:  # the edge: on_worker_start is user code
             self.tell_master("failed", reason=describe(error))
-            self.ended_by = monotonic() + FAREWELL_SECONDS
             log.error("worker %s %d cannot start", self.worker.name, worker_id, exc_info=error)
             return FAILED_TO_BOOT
         self.signalled.wait()
         if self.is_reloading:
             self.call("on_worker_reload")
-        code = self.drain()
-        if self.is_hurried:
-            self.ended_by = monotonic() + FAREWELL_SECONDS
-        return code
+        return self.drain()
 
     def boot(self, worker_id: int, row: int) -> None:
         """Listen to signals, call `on_worker_start`, accept."""
@@ -237,6 +233,7 @@ class WorkerProcess:
             self.worker.on_worker_start(self.worker)
         self.server = self.service.make_server(self.listener)
         self.server.share(self.accept, self.fairness, self.service.serve_newest)
+        self.fairness.overflow = self.overflow
         self.server.start()
         self.stats.state(State.READY)
         self.fairness.refresh()
@@ -247,28 +244,34 @@ class WorkerProcess:
         deadline = self.ended_by = monotonic() + self.stop_timeout
         if self.server is not None:
             self.server.finish()
+            self.overflow.close()
         # Told only now: the master may then have the kernel refuse what is still in the queue.
         self.stats.state(State.DRAINING)
         if not self.is_hurried:
             self.service.drain()
-            while not self.service.is_idle and monotonic() < deadline and not self.is_hurried:
-                self.service.close_idle(DRAIN_IDLE_SECONDS)
+            while not self.is_idle and monotonic() < deadline and not self.is_hurried:
+                self.close_idle(DRAIN_IDLE_SECONDS)
                 self.signalled.clear()
                 self.signalled.wait(DRAIN_CHECK_SECONDS)
+        is_clean = not self.service.has_work
         self.service.stop()
-        is_clean = bool(self.service.is_idle)
         self.service.abort()
         return 0 if is_clean or self.is_hurried else 1
 
-    def farewell(self, code: int) -> None:
-        """Let user code end what it has begun, after `run`; if that takes too long, exit meanwhile."""
-        left = self.ended_by - monotonic()
-        limit_farewell(left, code)
-        if self.server is not None:  # so `on_worker_start` has been through
-            self.call("on_worker_stop")
-        Timer.delete_all()
-        flush_queue(min(LOG_SECONDS, max(0.0, left / 2)))  # `atexit` closes the log's handlers
-        run_exit_functions(0.0 if self.is_hurried else left / 2)
+    @property
+    def is_idle(self) -> bool:
+        """Nothing runs, waits or is connected."""
+        return self.service.is_idle and (self.reception is None or self.reception.is_idle)
+
+    def close_idle(self, idle_seconds: float) -> None:
+        """Close connections that wait for nothing and were silent for so long."""
+        self.service.close_idle(idle_seconds)
+        if self.reception is not None:
+            self.reception.close_idle(idle_seconds)
+
+    def patience(self) -> float:
+        """Seconds that threads of the user's may take to end."""
+        return 0.0 if self.is_hurried else (self.ended_by - monotonic()) / 2
 
     def call(self, name: str) -> None:
         """Call one of the worker's callbacks, if it is set."""
@@ -284,29 +287,53 @@ class WorkerProcess:
     def is_full(self) -> bool:
         return self.service.is_full or self.stats.connections >= self.settings.max_connections
 
+    def has_no_turn(self) -> bool:
+        """Whether another connection could be taken, but none of its tasks."""
+        connections = self.stats.connections + self.overflow.guests
+        return self.service.is_full and connections < self.settings.max_connections
+
+    def accept_one(self) -> bool:
+        """Accept a connection, whatever the gate says; False if there is none."""
+        self.takes_guests = True
+        try:
+            return self.server is not None and self.server.accept_one()
+        finally:
+            self.takes_guests = False
+
+    def serve_newest(self) -> None:
+        """Serve what has come already on the connection that was admitted last."""
+        self.service.serve_newest()
+
     def accept(self, client: Any, address: Any) -> None:
         """Take up a connection, if its network may connect; runs in the hub."""
-        if self.settings.allow and not self.is_allowed(address):
+        if self.reception is not None and self.networks.is_proxy(address):
+            self.stats.accepted()
+            self.reception.receive(client, address)
+        elif self.settings.allow and not self.networks.may_connect(address):
             self.stats.refused()
             client.close()
             log.debug("refused %s", format_address(address))
-            return
-        before = self.stats.connections
+        elif not (self.takes_guests and self.overflow.receive(client, address)):
+            self.admit(client, address)
+
+    def admit(self, client: Any, address: Any) -> None:
+        """Count a connection, and serve it; runs in the hub."""
         self.stats.accepted()
+        self.serve_connection(client, address)
+
+    def serve_connection(self, client: Any, address: Any) -> None:
+        """Serve a connection that has been counted."""
+        counted = self.stats.connections
         try:
             tls = TlsFilter(self.tls, server_side=True) if self.tls is not None else None
             self.service.accept(client, address, tls)
         except BaseException:
-            if self.stats.connections > before:  # the service has not counted it out itself
+            if self.stats.connections == counted:  # the service has not counted it out itself
                 self.stats.closed(0, 0)
             raise
 
     def is_allowed(self, address: Any) -> bool:
-        if not isinstance(address, tuple):
-            return True  # a unix socket: its mode says who may connect
-        host = ipaddress.ip_address(address[0].partition("%")[0])
-        host = getattr(host, "ipv4_mapped", None) or host
-        return any(host in network for network in self.settings.allow)
+        return self.networks.is_allowed(address)
 
     # -- signals and timers, in the hub -------------------------------------------------------
 
@@ -330,6 +357,8 @@ class WorkerProcess:
                 watcher.stop()
             if self.server is not None:
                 self.server.after_fork_in_child()
+            if self.reception is not None:
+                self.reception.after_fork_in_child()
             self.service.after_fork_in_child()
 
     def on_report(self) -> None:
@@ -354,7 +383,7 @@ class WorkerProcess:
             self.is_told_ready = self.tell_master("ready")
         self.fairness.refresh()
         if self.settings.idle_timeout:
-            self.service.close_idle(self.settings.idle_timeout)
+            self.close_idle(self.settings.idle_timeout)
         if self.max_tasks and self.stats.done >= self.max_tasks:
             self.ask_to_go(f"max_tasks: {self.stats.done} tasks done")
         elif self.max_rss and (rss := _resident_bytes()) > self.max_rss:

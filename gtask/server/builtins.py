@@ -33,7 +33,7 @@ def health(call: Execution, engine: Engine) -> dict[str, Any]:
     return {
         "status": status,
         "running": turns.running,
-        "waiting": len(turns.waiting),
+        "waiting": turns.waits,
         "concurrency": turns.concurrency,
         "connections": len(engine.connections),
     }

@@ -9,7 +9,6 @@ import gevent
 
 from ..address import format_address
 from ..net.reactor import Reactor
-from ..net.stream import State
 from .shared_listener import SharedListener, TextServer, hand_over_silent
 from .stats import WorkerStats
 from .worker_connection import WorkerConnection
@@ -50,6 +49,7 @@ class CallbackService:
 
     def after_fork_in_child(self) -> None:
         """This is a child that a callback has forked: leave the connections to the worker."""
+        self.reactor.debts.after_fork_in_child()
         for connection in self.connections.values():
             connection._pause()
 
@@ -79,15 +79,10 @@ class CallbackService:
         self.is_draining = True
 
     def close_idle(self, idle_seconds: float) -> None:
-        """Close connections that wait for nothing and were silent for `idle_seconds`."""
+        """Close connections that wait for nothing, and on which nothing has gone either way."""
         since = monotonic() - idle_seconds
         for connection in list(self.connections.values()):
-            if (
-                connection.state == State.OPEN
-                and connection.last_active < since
-                and not connection.is_busy
-            ):
-                connection.close()
+            connection.close_if_idle(since, self.is_draining)
 
     def stop(self) -> None:
         """The drain's time is up."""
@@ -125,6 +120,10 @@ class CallbackService:
     @property
     def is_full(self) -> bool:
         return False
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.running)
 
     @property
     def is_idle(self) -> bool:

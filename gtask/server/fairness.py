@@ -2,7 +2,7 @@
 
 A worker that is full shuts its gate, and so does one that has more to do than the idlest, for a
 moment: the kernel then wakes somebody else. That makes the listen queue the one queue of the
-service, and the idlest workers its servers.
+service, and the idlest workers its servers; `Overflow` sees to those who wait in it when all are full.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any
 
 from .gate import Gate
+from .overflow import Overflow
 from .stats import CONNECTION_LOAD, FRESH_LOAD, SINGLE_LOAD, WorkerStats
 
 DEFER_SECONDS = 0.00025  # for each eighth of a connection that we have more than the idlest
@@ -35,6 +36,7 @@ class Fairness:
         gate: None while nothing is accepted at all.
         is_shared: there are several processes.
         accepted: connections, in this turn of the loop.
+        overflow: takes what nobody has a turn for; None where nothing is turned away.
     """
 
     def __init__(
@@ -56,6 +58,8 @@ class Fairness:
         self.accepted = 0
         self._timer: Any = None
         self.gate: Gate | None = None
+        self.overflow: Overflow | None = None
+        self._was_full = False  # when last reconsidered
 
     @property
     def is_open(self) -> bool:
@@ -72,6 +76,8 @@ class Fairness:
         self.gate = None
         self._stats.on_change = None
         self._stop_timer()
+        if self.overflow is not None:
+            self.overflow.stop()
 
     def refresh(self) -> None:
         """To be called every second: look for new siblings, and for a wake-up that was lost."""
@@ -81,6 +87,8 @@ class Fairness:
         if gate is not None and gate.is_open:
             gate.shut()
             gate.open()  # registering anew has the kernel look at the queue
+        if gate is not None and self.overflow is not None:
+            self.overflow.resume()  # somebody else's guest may have come there just now
         self.reconsider()
 
     def burst(self) -> int:
@@ -103,6 +111,9 @@ class Fairness:
             self._deferred_at = 0.0
             gate.shut()
             self._stats.on_change = self.reconsider
+            self._was_full = True
+            if self.overflow is not None:
+                self.overflow.start()
             return
         if self.is_shared:
             excess, least = self._stats.excess(self._rows)
@@ -112,6 +123,10 @@ class Fairness:
                 return
         self._deferred_at = 0.0
         self._stats.on_change = None
+        if self._was_full:
+            self._was_full = False
+            if self.overflow is not None:
+                self.overflow.resume()
         gate.open()
 
     def pause(self, seconds: float) -> None:

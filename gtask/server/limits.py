@@ -47,7 +47,9 @@ class Limits:
     def cancel(self, call: Execution) -> None:
         """Answer the call with `TaskCancelled`, and end its task."""
         call.refuse(TaskCancelled(f"{call.function}: cancelled"))
-        if call.greenlet is not None:  # by the hub, not by the greenlet that reads the cancel
+        if call.greenlet is None:
+            self._forget(call)
+        else:  # by the hub, not by the greenlet that reads the cancel
             self._loop.run_callback(self._end, call, GreenletExit("cancelled"))
 
     def _start_timer(
@@ -61,11 +63,17 @@ class Limits:
         limit = f"{call.function}: timed out"
         if call.greenlet is None:
             call.refuse(TaskTimedOut(f"{limit} before its turn came"))
+            self._forget(call)
             return
         after = monotonic() - call.started
         call.refuse(TaskTimedOut(f"{limit} after {after:.3g} s"))
         self._end(call, TaskTimeout(limit))
         log.warning("task %r timed out after %.3g s", call, after)
+
+    def _forget(self, call: Execution) -> None:
+        """A call that has its answer and no turn: give its place and its arguments back."""
+        self._turns.leave(call)
+        call.stop_timer()
 
     def _end(self, call: Execution, how: BaseException) -> None:
         """Raise `how` in a task whose caller has been answered, and again until it has ended."""

@@ -31,7 +31,7 @@ from ..logs.loggers import get_logger
 from ..logs.setup import look_after_log
 from ..process import die_with, set_title
 from .child import become_child_of_master, become_worker_of
-from .farewell import keep_finalizers
+from .farewell import keep_finalizers, limit_farewell, run_exit_functions
 from .forks import Forker
 from .surroundings import prepare_surroundings
 
@@ -291,7 +291,7 @@ class _Mold:
             _tell(self._generation, event="spawned", **where, pid=outcome)
 
     def _be_worker(self, request: dict[str, Any], between: int) -> NoReturn:
-        from ..net.log_queue import finish_log, take_all
+        from ..net.log_queue import finish_log, flush_queue, take_all
         from .thread_logs import use_native_locks
 
         code, service, row = FAILED, request["service"], request["row"]
@@ -305,9 +305,15 @@ class _Mold:
             use_native_locks()
             title = f"gtask: {service} {request['id']} {process.settings.listen}"
             become_worker_of(process.settings, self._generation, title)
-            code = process.run(request["id"], row)
+            code = process.run(
+                request["id"],
+                row,
+                lambda code: limit_farewell(process.ended_by - monotonic(), code),
+            )
             ended_by = process.ended_by
-            process.farewell(code)
+            # Now, as `atexit` closes the log's handlers.
+            flush_queue(min(LOG_SECONDS, max(0.0, ended_by - monotonic()) / 2))
+            run_exit_functions(process.patience())
         except BaseException as error:  # the last edge: nothing may return into the mold's code
             reason = f"{type(error).__name__}: {error}"
             _tell(self._generation, event="failed", pid=os.getpid(), reason=reason)

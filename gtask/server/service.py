@@ -44,6 +44,8 @@ class TaskService:
         engine.connections.add(connection)
         try:
             connection._open(socket, tls)
+            if tls is not None:
+                engine.reactor.debts.owes_handshake(connection)
         except OSError as error:  # the kernel watches no more descriptors, epoll(7)
             connection._abort("cannot be watched")
             log.error("cannot serve a connection: %s", error.strerror)
@@ -59,6 +61,7 @@ class TaskService:
 
     def after_fork_in_child(self) -> None:
         """This is a child that a task has forked: leave the connections to the worker."""
+        self.engine.reactor.debts.after_fork_in_child()
         if self._poller is not None:
             self._poller.after_fork_in_child()
 
@@ -93,7 +96,12 @@ class TaskService:
     @property
     def is_idle(self) -> bool:
         turns = self.engine.turns
-        return not turns.running and not turns.waiting and not self.engine.connections
+        return not turns.running and not turns.waits and not self.engine.connections
+
+    @property
+    def has_work(self) -> bool:
+        turns = self.engine.turns
+        return bool(turns.running or turns.waits)
 
     def oldest(self) -> tuple[int, float]:
         """1 + the number of the function that has been running longest, and since when."""

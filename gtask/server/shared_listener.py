@@ -92,11 +92,12 @@ class SharedListener(Mixin):  # type: ignore[misc]
             return
         self.fairness.stop()
         self._gate.shut()
-        while self._accepts_one():
+        while self.accept_one():
             pass
         self.stop()
 
-    def _accepts_one(self) -> bool:
+    def accept_one(self) -> bool:
+        """Accept one connection, whatever the gate says; False if there is none."""
         try:
             return self._acceptor.accept_one()
         except Exception:  # the edge: those behind it shall be served

@@ -186,6 +186,25 @@ class WorkerStats:
         least = 0 if idle >= 0 and not loads[idle] else min(loads)
         return self.load - least, least
 
+    def is_next_to_overflow(self, concurrency: int, beaten_since: float) -> bool:
+        """Whether no sibling whose loop turns has a turn left, or less to do than we.
+
+        Args:
+            concurrency: turns of each.
+            beaten_since: an older heartbeat is that of a loop that stands still.
+        """
+        loads = self._loads
+        for row in range(self.siblings()):
+            base = row * board.CELLS
+            if (
+                row != self._row
+                and loads[row] != board.ABSENT
+                and (self.ints[base + board.RUNNING] < concurrency or loads[row] < loads[self._row])
+                and self.floats[base + board.HEARTBEAT] >= beaten_since
+            ):
+                return False
+        return True
+
     def _tell_load(self) -> None:
         if self._is_compared:
             quiet = self.connections * CONNECTION_LOAD

@@ -264,7 +264,9 @@ def dispositions():
 
 @pytest.fixture
 def signals(spawn):
-    return spawn(ini(), some_tasks=SIGNALS)
+    worker = spawn(ini(), some_tasks=SIGNALS)
+    wait_until(lambda: len(worker.pids()) == 2)  # the one that has forked the worker has ended
+    return worker
 
 
 def test_an_alarm_is_for_the_task_that_has_set_it(signals):

@@ -24,7 +24,7 @@ class WebServer(SharedListener, WebSocketServer):  # type: ignore[misc]
     def __init__(self, service: FrontEnd, listener: Any, is_tls: bool) -> None:
         self.service = service
         address = listener.getsockname()
-        host, port = address[:2] if isinstance(address, tuple) else ("", 0)
+        host, port = address[:2] if isinstance(address, tuple) else ("", "")
         super().__init__(
             listener,
             service.worker.application or websockets_only,
@@ -46,7 +46,7 @@ class WebServer(SharedListener, WebSocketServer):  # type: ignore[misc]
             handler.handle()
         except OSError as error:
             log.debug("%s: %s", format_address(address), error)
-        except Exception:  # the edge to pywsgi, whose parser may have met something new
+        except Exception:  # the edge: it ends this connection, and is told
             log.exception("%s: request failed", format_address(address))
         finally:
             if not handler.is_upgraded:
