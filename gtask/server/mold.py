@@ -45,9 +45,7 @@ FAILED = 1
 REHEARSAL_DESCRIPTORS = 64  # what it may open, several times over
 MAX_REQUEST_BYTES = 65536
 LOG_SECONDS = 1.0  # what the end of a worker may wait for handlers of its log
-LEAST_LOG_SECONDS = (
-    0.3  # of these, where the drain has used its time up; the master kills after 0.5
-)
+LEAST_LOG_SECONDS = 0.1  # of these, where the drain has used its time up
 
 # What a terminal or a manager may send to the whole tree; it is the master's affair.
 IGNORED = (
@@ -293,7 +291,7 @@ class _Mold:
             _tell(self._generation, event="spawned", **where, pid=outcome)
 
     def _be_worker(self, request: dict[str, Any], between: int) -> NoReturn:
-        from ..net.log_queue import finish_log, take_all
+        from ..net.log_queue import finish_log, flush_queue, take_all
         from .thread_logs import use_native_locks
 
         code, service, row = FAILED, request["service"], request["row"]
@@ -313,6 +311,8 @@ class _Mold:
                 lambda code: limit_farewell(process.ended_by - monotonic(), code),
             )
             ended_by = process.ended_by
+            # Now, as `atexit` closes the log's handlers.
+            flush_queue(min(LOG_SECONDS, max(0.0, ended_by - monotonic()) / 2))
             run_exit_functions(process.patience())
         except BaseException as error:  # the last edge: nothing may return into the mold's code
             reason = f"{type(error).__name__}: {error}"
