@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from .config import Settings
 from .scoreboard import Scoreboard
+from .stacks import Stacks
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Generation:
         channel: the mold's end of the socket pair to the master; no worker has it.
         events: the workers' end of another, which all of them write to.
         master: the master's process id.
+        stacks: where a process that dies of a fault leaves its stacks; None: on standard error.
     """
 
     number: int
@@ -32,3 +34,4 @@ class Generation:
     channel: socket.socket
     events: socket.socket
     master: int
+    stacks: Stacks | None = None

@@ -8,8 +8,11 @@ import os
 import signal
 
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
+
+MASTER_TITLE = "gtask: master"
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -35,6 +38,11 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
+def open_own_proc() -> None:
+    """Let this process read what /proc tells of itself, which the kernel closes with the user."""
+    _prctl(PR_SET_DUMPABLE, 1)
+
+
 def set_title(text: str) -> None:
     """Show `text` in `ps`, cut to the room that the command line has, and a short form in `top`.
 
@@ -43,16 +51,16 @@ def set_title(text: str) -> None:
     """
     start, room = _title_room()
     if room > 0:
-        data = text.encode(errors="replace")
-        ctypes.memmove(start, data[: room - 1].ljust(room, b"\0"), room)
-    _prctl(PR_SET_NAME, _short(text).encode(errors="replace")[:15])
+        ctypes.memmove(start, _title(text)[: room - 1].ljust(room, b"\0"), room)
+    _prctl(PR_SET_NAME, _title(_short(text))[:15])
+
+
+def _title(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")  # a file may have a name that is no UTF-8
 
 
 def _short(text: str) -> str:
     return text.replace(": ", ":").replace(" ", "-")
-
-
-MASTER_TITLE = "gtask: master"
 
 
 def is_master(pid: int) -> bool:

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from time import monotonic
 
 from .. import native
+from ..logs.loggers import get_logger
 
 LINES = 10  # in a row, at most
 LINES_SECONDS = 60.0
 MISTAKE_SECONDS = 0.1  # a mistake that is made again and again does not take the whole CPU
 
-log = logging.getLogger("gtask.master")
+log = get_logger("gtask.master")
 
 
 class Complaints:

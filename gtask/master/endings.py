@@ -54,7 +54,7 @@ class Endings:
         if is_ready and reason == "reload":
             self._actions.append(Signal(process.pid, signal.SIGHUP))  # it calls on_worker_reload
         if is_ready and has_heirs:
-            self._actions.append(Signal(process.pid, signal.SIGUSR1))
+            self._actions.append(Signal(process.pid, signal.SIGURG))
         if reason not in ("stop", "count"):
             self.restarts[process.service, reason.partition(":")[0]] += 1
         if reason not in ("stop", "reload"):

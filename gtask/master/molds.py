@@ -9,19 +9,23 @@ import os
 import signal
 import socket
 import struct
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .. import native
-from ..config import Settings
+from ..config import ServiceSettings, Settings
 from ..generation import Generation
+from ..logs.loggers import get_logger
 from ..scoreboard import Scoreboard, rows_for
+from ..stacks import Stacks
 from .children import send_signal
 from .messages import MAX_BYTES
+from .plans import Plan
 from .sockets import Listener
+
+log = get_logger("gtask.master")
 
 # What is read of one channel before the loop looks at all else.
 MOST_MESSAGES = 1000
@@ -47,6 +51,7 @@ class Mold:
         pid: the mold's, or 0 after it has ended.
         channel: where it hears us and we hear it; no worker has its other end.
         events: where its workers send messages to us.
+        stacks: where its processes leave their stacks when they die of a fault.
         functions: the names that a service's scoreboard holds the numbers of.
         requests: those that the channel had no room for yet.
         is_connected: the channel has another end.
@@ -61,6 +66,7 @@ class Mold:
         self.scoreboards = {
             service.name: Scoreboard(rows_for(service.count)) for service in settings.services
         }
+        self.stacks = Stacks([service.name for service in settings.services])
         self.functions: Mapping[str, list[str]] = {}
         self.pid = 0
         self.requests: deque[bytes] = deque()
@@ -71,6 +77,21 @@ class Mold:
         self.events.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         for ours in (self.channel, self.events):
             ours.setblocking(False)
+
+    def plans(self) -> dict[str, Plan]:
+        """What its services should be."""
+        return {each.name: self._plan(each) for each in self.settings.services}
+
+    def _plan(self, service: ServiceSettings) -> Plan:
+        listener = self.listeners.get(service.name)
+        place = "" if listener is None else str(listener.bound)
+        return Plan(service.count, service.hard_timeout, place, rows_for(service.count))
+
+    def place(self, service: ServiceSettings) -> str:
+        """Where a service listens, with the port that the kernel chose, and its stores."""
+        listener = self.listeners.get(service.name)
+        bound = () if listener is None else (listener.bound,)
+        return ", ".join(map(str, (*bound, *service.stores)))
 
     def start(self, start_mold: StartMold, after_fork_in_child: Callable[[], None]) -> None:
         """Fork the process.
@@ -107,10 +128,10 @@ class Mold:
         try:
             after_fork_in_child()
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            self.close()
+            self._close_channels()
             code = start_mold(self._generation(master))
         except BaseException:  # the edge: nothing may return into the master's code
-            traceback.print_exc()
+            log.exception("the process that loads the code has failed")
         finally:
             os._exit(code)
 
@@ -123,16 +144,28 @@ class Mold:
             self._other_end,
             self._workers_end,
             master,
+            self.stacks,
         )
 
     def close(self) -> None:
-        """Close our ends of the channels."""
+        """Close what the master has of it."""
+        self._close_channels()
+        self.stacks.close()
+
+    def _close_channels(self) -> None:
         self.channel.close()
         self.events.close()
 
     def spawn(self, service: str, worker_id: int, row: int) -> None:
         """Ask for a worker; the request waits until the channel has room for it."""
-        request = {"event": "spawn", "service": service, "id": worker_id, "row": row}
+        self._request(event="spawn", service=service, id=worker_id, row=row)
+
+    def follow_log(self) -> None:
+        """Have the process look where its log file is now."""
+        if self.pid:
+            self._request(event="follow_log")
+
+    def _request(self, **request: Any) -> None:
         self.requests.append(json.dumps(request).encode())
         self.send_requests()
 
@@ -237,6 +270,11 @@ class Molds(Mapping[int, Mold]):
         """End the generation's mold, if it has not ended and been forgotten."""
         if number in self._molds:
             self._molds[number].dismiss()
+
+    def follow_log(self) -> None:
+        """Have every mold look where its log file is now."""
+        for mold in self.values():
+            mold.follow_log()
 
     def dismiss_all(self) -> None:
         """End every mold."""

@@ -6,18 +6,18 @@ They are systemd's: the master never shuts them down, so that they outlive it.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import socket as flags
 from collections.abc import MutableMapping
 
 from ..address import Address, format_address
+from ..logs.loggers import get_logger
 from ..native import getaddrinfo, socket
 from .sockets import Listener, set_inherited_options
 
 FIRST_PASSED_FD = 3  # sd_listen_fds(3)
 
-log = logging.getLogger("gtask.master")
+log = get_logger("gtask.master")
 
 
 def take_passed(environ: MutableMapping[str, str]) -> list[tuple[str, socket]]:

@@ -28,7 +28,7 @@ class PidFile:
     """Held from `take` to `release`."""
 
     def __init__(self, path: str) -> None:
-        self.path = os.path.abspath(path)
+        self.path = path
         self._fd = -1
         self._file: OwnFile | None = None
 
@@ -39,6 +39,7 @@ class PidFile:
             AlreadyRunning: the file is another live process's.
             OSError: it cannot be written, or is no pid file of ours.
         """
+        self.path = os.path.abspath(self.path)  # the working directory may change
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         while self._fd < 0:
             self._fd = self._open_locked()

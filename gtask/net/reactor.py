@@ -6,15 +6,18 @@ own by mmap; switching into one that waits costs 0.2 µs. The hub itself never r
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
 from gevent import monkey
 from greenlet import GreenletExit, getcurrent, greenlet
 
-log = logging.getLogger(__name__)
+from ..logs.loggers import get_logger
+from . import log_queue
+from .debts import Debts
+
+log = get_logger(__name__)
 
 MAX_IDLE = 128  # parked greenlets kept for the next work; each holds about 20 kB
 
@@ -24,6 +27,8 @@ _switch = greenlet.switch
 
 class Runner(greenlet):
     """Runs one piece of work after the other, parked in between."""
+
+    is_gtasks = True  # for `log_queue`: it is not to wait for a handler of the log
 
     def __init__(self, reactor: Reactor) -> None:
         super().__init__(parent=reactor.hub)
@@ -38,6 +43,8 @@ class Runner(greenlet):
                 pass  # killed by somebody: not an error
             except BaseException:  # the edge: whatever it was, the hub must go on
                 log.exception("a callback failed")
+            if self.gr_context:  # what one has set is nothing to the next
+                self.gr_context = None
             if len(idle) >= MAX_IDLE:
                 return
             idle.append(self)
@@ -49,6 +56,13 @@ class Runner(greenlet):
                 return
 
 
+class Lingering(Protocol):
+    """A socket that is closed here."""
+
+    def end(self) -> None:
+        """Close it in any case."""
+
+
 class Reactor:
     """What connections of one hub share. Get it by `current_reactor()`.
 
@@ -56,12 +70,17 @@ class Reactor:
         hub: the gevent hub of this native thread.
         loop: its event loop.
         idle: parked greenlets.
+        debts: which peers owe something, and since when.
+        lingering: sockets that are closed here, and wait for the peer to see it.
     """
 
     def __init__(self, hub: Any) -> None:
+        log_queue.attach(hub)
         self.hub = hub
         self.loop = hub.loop
         self.idle: list[Runner] = []
+        self.debts = Debts(self.loop)
+        self.lingering: set[Lingering] = set()
 
     def run(self, work: Callable[..., Any], *args: Any) -> None:
         """Run `work(*args)` in a greenlet; returns when it ends or first blocks.

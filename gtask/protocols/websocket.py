@@ -73,14 +73,15 @@ class MessageDecoder:
         self.is_closed = False
 
     @property
+    def partial_bytes(self) -> int:
+        """What a message that is not whole takes, with the room it has to grow."""
+        size = len(self._buffer) + len(self._message)
+        return size + size // 8
+
+    @property
     def failed(self) -> bool:
         """What is fed is ignored from now on."""
         return self.is_closed or self.error is not None
-
-    @property
-    def is_mid_frame(self) -> bool:
-        """The stream stands inside an unfinished frame or message."""
-        return bool(self._buffer) or self._opcode != CONTINUATION
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that `data` completes, in order; none after a failure.

@@ -8,7 +8,6 @@ given the CPU to the loop. Code that hangs in C is left to the master, as no Pyt
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
-import logging
 import os
 import sysconfig
 import traceback
@@ -16,7 +15,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-log = logging.getLogger(__name__)
+from ..logs.loggers import get_logger
+
+log = get_logger(__name__)
 
 FAILED = 1
 # Where code is that nobody hangs in by a mistake of its own.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from .. import native
 from ..errors import ConfigError
-from ..process import die_with, set_title
+from ..process import die_with, open_own_proc, set_title
 
 if TYPE_CHECKING:
     from ..config import ServiceSettings
@@ -61,6 +61,7 @@ def take_user(user: str, group: str, parent: int) -> None:
         except ConfigError as error:
             raise NotPermitted(str(error)) from error
         die_with(parent)
+        open_own_proc()
 
 
 def drop_privileges(user: str, group: str) -> None:

@@ -10,8 +10,9 @@ from ..binding import TaskFunction
 from ..net.reactor import Reactor
 from .limits import Limits
 from .ready import ReadyQueue
+from .reports import Reports
 from .stats import WorkerStats
-from .turns import Turns
+from .turns import MAX_PENDING_BYTES, Turns
 
 # The patched one tells greenlets apart, not threads.
 native_thread_id: Final[Any] = monkey.get_original("_thread", "get_ident")
@@ -28,6 +29,7 @@ class Engine:
     Attributes:
         connections: all that are open.
         is_draining: peers are to go.
+        queues: the stores of the service, where it has some.
         thread: the native thread that all of this runs in.
     """
 
@@ -42,6 +44,7 @@ class Engine:
         max_frame_bytes: int,
         max_batch: int,
         max_send_buffer_bytes: int,
+        max_pending_bytes: int = MAX_PENDING_BYTES,
     ) -> None:
         self.tasks = tasks
         for number, task in enumerate(tasks.values(), 1):
@@ -52,9 +55,12 @@ class Engine:
         self.max_frame_bytes = max_frame_bytes
         self.max_batch = max_batch
         self.max_send_buffer_bytes = max_send_buffer_bytes
-        self.turns = Turns(concurrency, reactor.loop, stats)
+        self.max_pending_bytes = max_pending_bytes
+        self.turns = Turns(concurrency, reactor.loop, stats, max_pending_bytes)
         self.limits = Limits(reactor.loop, self.turns, stats)
         self.ready = ReadyQueue(reactor.hub, task_timeout, stats)
         self.thread: int = native_thread_id()
+        self.reports = Reports(reactor.loop)
         self.connections: set[Any] = set()
         self.is_draining = False
+        self.queues: Any = None

@@ -10,16 +10,15 @@ would run in each worker.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import gc
 import importlib
-import logging
+import math
 import os
-import resource
 import signal
 import socket
 import sys
 from collections.abc import Iterable, Iterator
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import ujson
@@ -27,14 +26,18 @@ import ujson
 from .. import native
 from ..errors import ConfigError
 from ..generation import Generation
-from ..logs import log_stream
+from ..logs.hooks import install_hooks
+from ..logs.loggers import get_logger
+from ..logs.setup import look_after_log
 from ..process import die_with, set_title
 from .bootlimit import BootLimit
 from .child import NotPermitted, become_child_of_master, become_worker_of, take_user
+from .farewell import keep_finalizers, limit_farewell, run_exit_functions
 from .forks import Forker
 from .front import Front
 from .messenger import Messenger
 from .part import FAILED, Part
+from .surroundings import prepare_surroundings
 
 if TYPE_CHECKING:
     import ssl
@@ -43,9 +46,12 @@ if TYPE_CHECKING:
     from ..worker import Worker
     from .boot import WorkerProcess
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
+REHEARSAL_DESCRIPTORS = 64  # what it may open, several times over
 MAX_REQUEST_BYTES = 65536
+LOG_SECONDS = 1.0  # what the end of a worker may wait for handlers of its log
+LEAST_LOG_SECONDS = 0.1  # of these, where the drain has used its time up
 
 # What a terminal or a manager may send to the whole tree; it is the master's affair.
 IGNORED = (
@@ -71,6 +77,7 @@ def run_mold(generation: Generation, workers: Iterable[Worker] | None = None) ->
     Returns:
         The exit code.
     """
+    install_hooks()
     _ignore_signals()
     die_with(generation.master)
     set_title(f"gtask: mold {generation.number}")
@@ -108,7 +115,6 @@ def _ignore_signals() -> None:
 def _report_failure(part: Part, error: BaseException) -> int:
     from .load import describe
 
-    log.debug("the code does not load", exc_info=error)
     problems, code = [describe(error)], FAILED
     if isinstance(error, ConfigError):
         problems, code = error.problems, os.EX_CONFIG
@@ -116,6 +122,7 @@ def _report_failure(part: Part, error: BaseException) -> int:
         names = ", ".join(each.name for each in part.generation.settings.services)
         problems = [f"{names} cannot start: ConfigError: {error}"]
     part.tell_not_loaded(problems, code)
+    log.debug("the code does not load", exc_info=error)
     return code
 
 
@@ -129,8 +136,9 @@ def _prepare(part: Part) -> dict[str, ssl.SSLContext | None]:
     _import_early()
     from .load import load_certificates
 
-    faulthandler.enable(log_stream())
     settings = part.generation.settings
+    if part.generation.stacks is not None:
+        part.generation.stacks.catch_mold()
     certificates = load_certificates(settings)
     owner = settings.services[0]
     take_user(owner.user, owner.group, part.parent)
@@ -141,7 +149,7 @@ def _load(
     settings: Settings, workers: Iterable[Worker] | None, forker: Forker
 ) -> dict[str, Worker]:
     """The workers by their services' names, with everything imported."""
-    from .load import load_workers
+    from .load import load_script_workers, load_workers
 
     with _fresh_sources():
         if workers is None:
@@ -149,9 +157,7 @@ def _load(
                 loaded = load_workers(settings)
         else:
             names = {each.name for each in settings.services}
-            loaded = {worker.name: worker for worker in workers if worker.name in names}
-            for worker in loaded.values():
-                worker.load()
+            loaded = load_script_workers(settings, [one for one in workers if one.name in names])
     sys.stdout.flush()  # or each worker writes it again
     return loaded
 
@@ -164,6 +170,13 @@ def _patch() -> None:
         hub.destroy(destroy_loop=True)  # a script's own: its greenlets shall not run in each worker
     if not monkey.is_module_patched("socket"):  # else a script has done it, its own way
         monkey.patch_all(os=False, signal=False)
+    from .hub import watch_hubs
+    from .signals import share_signals
+    from .thread_logs import make_threads_log
+
+    share_signals()
+    watch_hubs()
+    make_threads_log()
 
 
 def _import_early() -> None:
@@ -199,30 +212,25 @@ def _make_processes(
     """What the workers of each service are forked from; nothing when the code is only checked."""
     from .boot import WorkerProcess
 
-    _raise_descriptor_limit()
-    if generation.listeners and any(worker.served for worker in loaded.values()):
+    descriptors = prepare_surroundings(generation.settings)
+    can_rehearse = generation.listeners and descriptors >= REHEARSAL_DESCRIPTORS
+    if can_rehearse and any(worker.served for worker in loaded.values()):
         _rehearse()
     return {
         settings.name: WorkerProcess(
             loaded[settings.name],
             settings,
-            generation.listeners[settings.name][0],
+            next(iter(generation.listeners.get(settings.name, ())), None),
             generation.scoreboards[settings.name],
             generation.events,
             generation.settings.stop_timeout,
             certificates[settings.name],
             generation.settings.boot_timeout,
-            generation.listeners[settings.name][1:],
+            generation.listeners.get(settings.name, ())[1:],
         )
         for settings in generation.settings.services
-        if settings.name in generation.listeners
+        if generation.number  # else the code is only checked
     }
-
-
-def _raise_descriptor_limit() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _rehearse() -> None:
@@ -240,7 +248,9 @@ def _rehearse() -> None:
 
 
 def _keep_shared() -> None:
-    """Have no collection of garbage write to the pages that the workers share."""
+    """Have no collection of garbage write to the pages that the workers share, nor the end of one
+    worker remove what all have."""
+    keep_finalizers()
     gc.disable()
     gc.collect()
     gc.freeze()
@@ -264,6 +274,10 @@ class _Mold:
     def serve(self) -> None:
         """Do what the master asks, until it closes the channel."""
         while requests := self._requests():
+            requests = [request for request in requests if request["event"] == "spawn"]
+            look_after_log()
+            if not requests:
+                continue
             try:
                 between = self._fork()
             except OSError as error:
@@ -316,22 +330,38 @@ class _Mold:
             self._part.report(event="spawned", **where, pid=outcome)
 
     def _be_worker(self, request: dict[str, Any], between: int) -> NoReturn:
-        code = FAILED
+        from ..net.log_queue import finish_log, flush_queue, take_all
+        from .thread_logs import use_native_locks
+
+        code, service, row = FAILED, request["service"], request["row"]
+        ended_by = math.inf
         try:
+            if self._generation.stacks is not None:
+                self._generation.stacks.catch(service, row)
             become_child_of_master(self._generation, between)
             for fd in self._own_fds:
                 os.close(fd)
-            process = self._processes[request["service"]]
-            title = process.title % request["id"]
+            process = self._processes[service]
+            take_all(process.reactor.hub)
+            use_native_locks()
+            title = f"gtask: {service} {request['id']} {process.settings.listen}"
             become_worker_of(process.settings, self._generation, title)
-            code = process.run(request["id"], request["row"])
+            code = process.run(
+                request["id"],
+                row,
+                lambda code: limit_farewell(process.ended_by - monotonic(), code),
+            )
+            ended_by = process.ended_by
+            # Now, as `atexit` closes the log's handlers.
+            flush_queue(min(LOG_SECONDS, max(0.0, ended_by - monotonic()) / 2))
+            run_exit_functions(process.patience())
         except BaseException as error:  # the last edge: nothing may return into the mold's code
             messenger = Messenger(self._generation.events)
-            messenger.row = request["row"]
+            messenger.row = row
             messenger.tell_at_last("failed", reason=f"{type(error).__name__}: {error}")
-            log.exception("worker %s %s has failed", request["service"], request["id"])
+            log.exception("worker %s %s has failed", service, request["id"])
         finally:
-            logging.shutdown()
+            finish_log(min(LOG_SECONDS, max(LEAST_LOG_SECONDS, ended_by - monotonic())))
             with contextlib.suppress(OSError, ValueError):
                 sys.stdout.flush()
             os._exit(code)

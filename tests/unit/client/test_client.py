@@ -9,8 +9,7 @@ import threading
 
 import pytest
 
-from gtask.client import TaskClient
-from gtask.client import client as client_module
+from gtask.client import TaskClient, life
 
 from .peers import wait_for
 
@@ -89,7 +88,7 @@ def test_each_native_thread_has_connections_of_its_own_and_leaves_nothing(peer, 
     before = len(os.listdir("/proc/self/fd")) - len(server.sockets)
     run(range(3, 13))
     assert sorted(results) == [[number] for number in range(13)]
-    assert len(client._boards) == 1
+    assert len(client._pools) == 1
     assert len(os.listdir("/proc/self/fd")) - len(server.sockets) <= before + 2
 
 
@@ -118,7 +117,7 @@ def test_a_forked_child_leaves_its_parents_connections_alone(peer):
 
 def test_clients_are_not_kept_alive(peer):
     client = TaskClient(peer().url)
-    assert client in client_module._clients
+    assert client in life.clients
     client.close()
     del client
-    assert not [c for c in client_module._clients if not c._is_closed and not c._boards]
+    assert not [c for c in life.clients if not c._is_closed and not c._pools]

@@ -21,8 +21,8 @@ def test_who_is_replaced_leaves_the_queue_to_its_heirs_if_it_has_any():
     world.step()
     world.boot()
     actions = world.step()
-    assert Signal(pids["T"], signal.SIGUSR1) in actions, "another service has its address now"
-    assert Signal(pids["Gone"], signal.SIGUSR1) not in actions
+    assert Signal(pids["T"], signal.SIGURG) in actions, "another service has its address now"
+    assert Signal(pids["Gone"], signal.SIGURG) not in actions
     assert Signal(pids["Gone"], signal.SIGTERM) in actions
 
 

@@ -118,7 +118,7 @@ def test_reload_puts_the_new_up_before_it_drains_the_old():
     assert actions[:1] == [Spawn(2, "T", 2, 2)]
     assert actions[1:] == [
         Signal(old[0], signal.SIGHUP),
-        Signal(old[0], signal.SIGUSR1),
+        Signal(old[0], signal.SIGURG),
         Signal(old[0], signal.SIGTERM),
     ]
     world.settle()
@@ -200,7 +200,7 @@ def test_recycling_puts_the_replacement_up_first():
     assert world.step() == [Spawn(1, "T", 0, 2)], "in another row"
     assert world.step() == []
     world.boot()
-    assert world.step() == [Signal(old.pid, signal.SIGUSR1), Signal(old.pid, signal.SIGTERM)]
+    assert world.step() == [Signal(old.pid, signal.SIGURG), Signal(old.pid, signal.SIGTERM)]
     assert world.roster.restarts == {("T", "max_tasks"): 1}
 
 
@@ -269,7 +269,7 @@ def test_more_and_fewer():
     assert spawned(world.step()) == [("T", 2, 2)], "a single process stays single"
     world.settle()
     world.roster.scale(-2)
-    assert signals(world.step()) == [signal.SIGUSR1, signal.SIGTERM] * 2
+    assert signals(world.step()) == [signal.SIGURG, signal.SIGTERM] * 2
     world.settle()
     world.roster.scale(-5)
     world.settle()

@@ -208,21 +208,6 @@ def test_empty_fragments_are_not_collected():
     assert decoder.feed(frame(CONTINUATION, b"end")) == [(TEXT, "end")]
 
 
-def test_it_tells_whether_a_message_is_half_here():
-    decoder = MessageDecoder(LIMIT)
-    assert not decoder.is_mid_frame
-    whole = frame(TEXT, b"hello")
-    for data in (whole[:1], whole[1:4]):
-        decoder.feed(data)
-        assert decoder.is_mid_frame
-    decoder.feed(whole[4:])
-    assert not decoder.is_mid_frame
-    decoder.feed(frame(TEXT, b"", fin=False))
-    assert decoder.is_mid_frame
-    decoder.feed(frame(CONTINUATION, b""))
-    assert not decoder.is_mid_frame
-
-
 def test_one_byte_at_a_time():
     text = "x" * 70_000
     stream = frame(TEXT, text.encode()) + frame(PING, b"?") + close_frame(1000)

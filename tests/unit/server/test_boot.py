@@ -91,6 +91,7 @@ class Running:
         return peer
 
     def close(self):
+        self.process.signals.stop()
         for watcher, _ in self.process.watchers:
             watcher.stop()
             watcher.close()
@@ -107,7 +108,7 @@ def make():
             signal.SIGTERM,
             signal.SIGINT,
             signal.SIGHUP,
-            signal.SIGUSR1,
+            signal.SIGURG,
             signal.SIGUSR2,
         )
     }

@@ -202,7 +202,7 @@ def test_closing_idle_connections_spares_busy_ones_and_those_that_send(service):
 def test_a_drain_waits_for_a_message_that_is_half_here(service):
     peer, connection = service.connect()
     peer.sendall(b"half a mess")
-    until(lambda: connection.is_receiving)
+    until(lambda: connection._kept_bytes)
     service.service.drain()
     service.service.close_idle(-1)
     peer.sendall(b"age\n")

@@ -29,7 +29,7 @@ def done(monkeypatch):
 
     for name in ("setgroups", "setgid", "setuid"):
         record(os, name)
-    for name in ("die_with", "set_title"):
+    for name in ("die_with", "open_own_proc", "set_title"):
         record(child, name)
     record(child.native, "signal")
     record(gc, "enable")
@@ -70,7 +70,7 @@ def test_it_keeps_the_listener_of_its_service_only(done):
 
 def test_it_is_tied_to_the_master_again_after_the_user_has_changed(done):
     child.take_user("nobody", "", 42)
-    assert done[-2:] == [("setuid", NOBODY.pw_uid), ("die_with", 42)]
+    assert done[-3:] == [("setuid", NOBODY.pw_uid), ("die_with", 42), ("open_own_proc",)]
 
 
 def test_without_a_user_nothing_changes(done):
