@@ -1,0 +1,26 @@
+"""Which world code runs in: gevent's where its native thread has a hub, else the system's."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from gevent import monkey
+from gevent._hub_local import get_hub_if_exists
+
+
+def by_thread(green: Callable[..., Any], native: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that is `green` in threads with a hub, and `native` in those without."""
+
+    @functools.wraps(native)
+    def choose(*args: Any, **kwargs: Any) -> Any:
+        function = native if get_hub_if_exists() is None else green
+        return function(*args, **kwargs)
+
+    return choose
+
+
+def original(module: str, name: str) -> Any:
+    """What a name of the standard library stood for before gevent's patches."""
+    return monkey.get_original(module, name)
