@@ -8,6 +8,7 @@ from typing import Any
 
 from gevent import monkey
 from gevent._hub_local import get_hub_if_exists
+from greenlet import getcurrent
 
 
 def by_thread(green: Callable[..., Any], native: Callable[..., Any]) -> Callable[..., Any]:
@@ -19,6 +20,12 @@ def by_thread(green: Callable[..., Any], native: Callable[..., Any]) -> Callable
         return function(*args, **kwargs)
 
     return choose
+
+
+def may_wait() -> bool:
+    """We are in a greenlet, and its hub can go on meanwhile."""
+    hub = get_hub_if_exists()
+    return hub is not None and getcurrent() is not hub
 
 
 def original(module: str, name: str) -> Any:

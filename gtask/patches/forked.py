@@ -1,0 +1,102 @@
+"""A child that user code forks off a worker: a plain process, which has no part in the worker.
+
+It has a copy of all the worker's greenlets, timers and sockets. None of them may go on in it: so it
+gets no hub, what it does is native, and when the code that forked it is through, it ends. An `exec`
+or an `os._exit`, as `multiprocessing` does it, comes before that.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import gevent.hub
+from gevent._hub_local import get_hub_if_exists, set_hub
+from greenlet import getcurrent, greenlet
+
+from .. import native
+from . import children
+
+FORKED = "gtask.forked"  # in the `__dict__` of the greenlet that goes on in the child
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)  # those a worker listens to
+FAILED = 1
+
+_leave: Callable[[], None] | None = None
+_is_registered = False
+
+
+def when_forked(leave: Callable[[], None] | None) -> None:
+    """Have `leave` called in children of this process, to give up what is not theirs; None: no more.
+
+    Processes that were forked before it was called are not children of that kind.
+    """
+    global _leave, _is_registered
+    _leave = leave
+    if not _is_registered:
+        _is_registered = True
+        os.register_at_fork(after_in_child=_in_child)
+
+
+def is_forked() -> bool:
+    """This greenlet has forked, and is the child's."""
+    return FORKED in getcurrent().__dict__
+
+
+def end_process(error: BaseException | None = None) -> None:
+    """End the child, as its code has ended: with `error` or, None, without; atexit is the worker's."""
+    code = 0
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    elif error is not None:
+        traceback.print_exception(error)
+        code = FAILED
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass  # closed, or none
+    os._exit(code & 0xFF)
+
+
+def _in_child() -> None:
+    global _leave
+    leave, _leave = _leave, None
+    if leave is None:
+        return
+    _part_from_hub()
+    leave()
+    children.forget()
+    for number in SIGNALS:  # or they would be taken for the worker's
+        native.signal(number, signal.SIG_DFL)
+
+
+def _part_from_hub() -> None:
+    """Be without a hub; when this greenlet ends, the process does, instead of the others going on."""
+    hub = get_hub_if_exists()
+    set_hub(None)
+    gevent.hub.MAIN_THREAD_IDENT = 0  # nor may a new hub have the loop of the old one
+    current = getcurrent()
+    current.__dict__[FORKED] = True
+    if hub is not None:
+        hub.handle_error = _end_with  # what a gevent greenlet does with an exception
+    if current.parent is not None:
+        end = greenlet(_await_end, current.parent)
+        end.switch(current)
+        current.parent = end
+
+
+def _end_with(context: Any, kind: Any, error: BaseException, trace: Any) -> None:
+    end_process(error.with_traceback(trace))
+
+
+def _await_end(current: greenlet) -> None:
+    error = None
+    try:
+        current.switch()
+    except BaseException as what:
+        error = what
+    end_process(error)
