@@ -1,6 +1,6 @@
 """`Call`: one call and its one end; and waiting for several.
 
-A call is ended by its switchboard, in the hub: first its outcome is set, then those who wait are
+A call is ended by its pool alone, in the hub: first its outcome is set, then those who wait are
 told, in greenlets of their own.
 """
 
@@ -8,19 +8,30 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import gevent
 from greenlet import getcurrent
 
 from ..errors import TaskError
-
-if TYPE_CHECKING:
-    from .channels import Channel
-    from .switchboard import Switchboard
+from ..net.reactor import Reactor
 
 MAX_REPORTS = 1000  # kept for an `on_progress` that is slower than its task
+
+
+class CallOwner(Protocol):
+    """Whoever carries a call out.
+
+    Attributes:
+        reactor: of the native thread that made the call.
+    """
+
+    reactor: Reactor
+
+    def cancel(self, call: Call) -> bool:
+        """End a call because its caller says so; False if it was done."""
 
 
 class Call:
@@ -37,22 +48,22 @@ class Call:
     __slots__ = (
         "__weakref__",
         "_args",
-        "_board",
-        "_channel",
         "_deadline",
         "_error",
+        "_give_up_at",
         "_is_reporting",
         "_links",
         "_made_at",
         "_mark",
-        "_next_look",
         "_on_error",
         "_on_progress",
         "_on_result",
         "_owes_end",
+        "_owner",
         "_reports",
         "_result",
         "_retries",
+        "_retry_at",
         "_timeout",
         "_tries",
         "done",
@@ -62,7 +73,8 @@ class Call:
 
     def __init__(
         self,
-        board: Switchboard,
+        owner: CallOwner,
+        id: int,
         function: str,
         args: bytes,
         on_result: Callable[[Any], Any] | None,
@@ -72,21 +84,21 @@ class Call:
         limit: float,
         retries: int,
     ) -> None:
-        self._board = board
-        self.id = board.next_id()
+        self._owner = owner
+        self.id = id
         self.function = function
         self._args = args  # as JSON
         self._on_result = on_result
         self._on_error = on_error
         self._on_progress = on_progress
         self._timeout = timeout  # what the server is told; None: nothing
-        self._made_at = monotonic()
+        self._made_at = monotonic()  # as all times here
         self._deadline = self._made_at + limit
         self._retries = retries  # left
         self._tries = 0
-        self._channel: Channel | None = None  # where it was put; None while it waits for one
-        self._mark = 0  # where its line ends in the channel's output
-        self._next_look = 0.0  # when to give up waiting, or to try again
+        self._mark = 0  # where its line ends in the output of its connection; 0 while it has none
+        self._give_up_at = inf  # while it waits for a connection
+        self._retry_at = inf  # while it waits for its next try
         self._links: list[Callable[[Call], Any]] | None = None
         self._reports: deque[tuple[Any, Any, Any]] | None = None
         self._is_reporting = False
@@ -96,7 +108,7 @@ class Call:
         self.done = False
 
     def __repr__(self) -> str:
-        state = "done" if self.done else "waiting" if self._channel is None else "sent"
+        state = "done" if self.done else "sent" if self._mark else "waiting"
         return f"<Call {self.id} {self.function} {state}>"
 
     def get(self, timeout: float | None = None) -> Any:
@@ -125,17 +137,17 @@ class Call:
 
     def cancel(self) -> bool:
         """End the call with `TaskCancelled`, and tell the server; False if it was done."""
-        return self._board.cancel(self)
+        return self._owner.cancel(self)
 
     def link(self, callback: Callable[[Call], Any]) -> None:
         """Have `callback(call)` called in a greenlet of its own once the call is done."""
-        run = self._board.reactor.run
+        run = self._owner.reactor.run
         self.rawlink(lambda call: run(callback, call))
 
     def rawlink(self, callback: Callable[[Call], Any]) -> None:
         """As `link`, in the hub, where nothing may block: `gevent.wait` needs it."""
         if self.done:
-            self._board.reactor.loop.run_callback(callback, self)
+            self._owner.reactor.loop.run_callback(callback, self)
         elif self._links is None:
             self._links = [callback]
         else:
@@ -149,7 +161,7 @@ class Call:
     # -- waiting ------------------------------------------------------------------------------
 
     def _wait(self) -> None:
-        hub = self._board.reactor.hub
+        hub = self._owner.reactor.hub
         current = getcurrent()
         if gevent.get_hub() is not hub or current is hub:
             raise RuntimeError("a call is waited for in the thread that made it, not in its hub")
@@ -171,7 +183,7 @@ class Call:
                 raise
             raise TimeoutError(f"{self.function}: not done after {timeout:g} s") from None
 
-    # -- for the switchboard, in the hub ------------------------------------------------------
+    # -- for the pool and its connections, in the hub -----------------------------------------
 
     def _time_left(self) -> float | None:
         """Seconds to tell the server; None if its own limit shall do."""
@@ -191,9 +203,9 @@ class Call:
     def _tell(self) -> None:
         if self._error is None:
             if self._on_result is not None:
-                self._board.reactor.start(self._on_result, self._result)
+                self._owner.reactor.start(self._on_result, self._result)
         elif self._on_error is not None:
-            self._board.reactor.start(self._on_error, self._error)
+            self._owner.reactor.start(self._on_error, self._error)
 
     def _report(self, done: Any, total: Any, note: Any) -> None:
         """Keep a progress report for `_start_reporting`; what is too much is dropped."""
@@ -205,7 +217,7 @@ class Call:
     def _start_reporting(self) -> None:
         if self._reports and not self._is_reporting:
             self._is_reporting = True
-            self._board.reactor.run(self._deliver)
+            self._owner.reactor.run(self._deliver)
 
     def _deliver(self) -> None:
         """Pass reports on in their order, then the end; runs in a greenlet of its own."""
@@ -216,7 +228,7 @@ class Call:
                 self._on_progress(*self._reports.popleft())
         finally:  # whatever one report's receiver raised, the rest follows
             if self._reports:
-                self._board.reactor.start(self._deliver)
+                self._owner.reactor.start(self._deliver)
             else:
                 self._is_reporting = False
                 if self._owes_end:

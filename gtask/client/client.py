@@ -21,10 +21,13 @@ from ..net.reactor import current_reactor
 from ..protocols.jsontext import dumps
 from ..protocols.text import MAX_FRAME_BYTES
 from .calls import Call
-from .switchboard import Options, Switchboard
+from .options import Options
+from .pool import ConnectionPool
 
 DEFAULT_TIMEOUT = 60.0
 MAX_TIMEOUT = 1e9  # seconds; the wire's limit
+CONTAINERS = (dict, list, tuple)  # of arguments; the union of these would be made for each call
+OTHER_BYTES = 1000  # of a frame that are kept for what is not arguments
 
 _native_thread = monkey.get_original("_thread", "get_ident")  # the patched one tells greenlets
 
@@ -82,10 +85,6 @@ class TaskClient:
         self.endpoints = [_text_address(endpoint) for endpoint in endpoints]
         if not self.endpoints:
             raise ValueError("at least one endpoint is needed")
-        if dialect not in ("jsonrpc", "bare"):
-            raise ValueError(f'dialect must be "jsonrpc" or "bare", not {dialect!r}')
-        if connections < 1 or max_pending < 1:
-            raise ValueError("connections and max_pending must be 1 or more")
         _check_limits(timeout, retries)
         self.timeout = timeout
         self.retries = retries
@@ -101,7 +100,7 @@ class TaskClient:
             ssl_context=ssl_context,
         )
         self._is_closed = False
-        self._boards: dict[int, Switchboard] = {}  # by native thread
+        self._pools: dict[int, ConnectionPool] = {}  # by native thread
         _clients.add(self)
 
     def __repr__(self) -> str:
@@ -134,25 +133,16 @@ class TaskClient:
             TypeError: the arguments are neither dict nor list.
             ValueError: they are not JSON, or too long for a frame.
         """
-        if args is None:
-            encoded = b""
-        else:
-            if not isinstance(args, dict | list | tuple):
-                raise TypeError(f"args must be a dict or a list, not {type(args).__name__}")
-            try:
-                encoded = dumps(args)
-            except InternalError as error:
-                raise ValueError(f"{function}: arguments are {error.message}") from None
-            if len(encoded) > self._options.max_frame_bytes - 1000:
-                raise ValueError(f"{function}: {len(encoded)} bytes of arguments are too many")
+        encoded = b"" if args is None else _encode(function, args, self._options.max_frame_bytes)
         if timeout is not None or retries is not None:
             _check_limits(timeout, retries or 0)
         if timeout is None:
             timeout = self.timeout
         limit = DEFAULT_TIMEOUT if timeout is None else timeout or inf
-        board = self._boards.get(_native_thread()) or self._new_board()
+        pool = self._pools.get(_native_thread()) or self._new_pool()
         call = Call(
-            board,
+            pool,
+            pool.next_id(),
             function,
             encoded,
             on_result,
@@ -162,18 +152,18 @@ class TaskClient:
             limit,
             self.retries if retries is None else retries,
         )
-        board.submit(call)
+        pool.submit(call)
         return call
 
     def close(self) -> None:
         """Close every connection; calls under way end with `TaskCancelled`."""
         self._is_closed = True
         here = current_reactor()
-        for board in list(self._boards.values()):
-            if board.reactor is here:
-                board.close()
+        for pool in list(self._pools.values()):
+            if pool.reactor is here:
+                pool.close()
             else:
-                board.reactor.loop.run_callback_threadsafe(board.close)
+                pool.reactor.loop.run_callback_threadsafe(pool.close)
 
     def __enter__(self) -> TaskClient:
         return self
@@ -186,20 +176,22 @@ class TaskClient:
     ) -> None:
         self.close()
 
-    def _new_board(self) -> Switchboard:
+    def _new_pool(self) -> ConnectionPool:
         thread = _native_thread()
         if not hasattr(_threads, "end"):
             _threads.end = _ThreadEnd(thread, owns_hub=get_hub_if_exists() is None)
         _threads.end.clients.add(self)
-        board = self._boards[thread] = Switchboard(current_reactor(), self.endpoints, self._options)
-        board.is_closed = self._is_closed
-        return board
+        pool = self._pools[thread] = ConnectionPool(
+            current_reactor(), self.endpoints, self._options
+        )
+        pool.is_closed = self._is_closed
+        return pool
 
     def _after_fork(self) -> None:
         """In a forked child: the connections are the parent's, so leave them alone."""
-        for board in self._boards.values():
-            board.abandon()
-        self._boards.clear()
+        for pool in self._pools.values():
+            pool.abandon()
+        self._pools.clear()
 
 
 class _ThreadEnd:
@@ -218,9 +210,9 @@ class _ThreadEnd:
         if sys.is_finalizing():
             return
         for client in list(self.clients):
-            board = client._boards.pop(self._thread, None)
-            if board is not None:
-                board.abandon()
+            pool = client._pools.pop(self._thread, None)
+            if pool is not None:
+                pool.abandon()
         if self._hub is not None:
             self._hub.destroy(destroy_loop=True)
 
@@ -229,12 +221,12 @@ _threads = monkey.get_original("_thread", "_local")()
 _clients: weakref.WeakSet[TaskClient] = weakref.WeakSet()
 
 
-def _forget_parent() -> None:
+def _after_fork_in_child() -> None:
     for client in list(_clients):
         client._after_fork()
 
 
-os.register_at_fork(after_in_child=_forget_parent)
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _text_address(endpoint: str | Address) -> Address:
@@ -242,6 +234,18 @@ def _text_address(endpoint: str | Address) -> Address:
     if address.protocol != "text":
         raise ValueError(f"{endpoint}: TaskClient speaks text:// only")
     return address
+
+
+def _encode(function: str, args: Any, max_frame_bytes: int) -> bytes:
+    if not isinstance(args, CONTAINERS):
+        raise TypeError(f"args must be a dict or a list, not {type(args).__name__}")
+    try:
+        encoded = dumps(args)
+    except InternalError as error:
+        raise ValueError(f"{function}: arguments are {error.message}") from None
+    if len(encoded) > max_frame_bytes - OTHER_BYTES:
+        raise ValueError(f"{function}: {len(encoded)} bytes of arguments are too many")
+    return encoded
 
 
 def _check_limits(timeout: float | None, retries: int) -> None:

@@ -1,4 +1,4 @@
-"""`Deadlines`: looks at calls when their time comes, with one timer for all of them.
+"""`Deadlines`: checks calls when their time comes, with one timer for all of them.
 
 A heap of times and ids. Calls that have ended leave their entries behind; these are swept when
 they are more than the living, so that an entry costs a push and a share of a sweep.
@@ -18,24 +18,25 @@ SLACK = 64  # dead entries that are not worth a sweep
 
 
 class Deadlines:
-    """Calls `look(call, now)` in the hub for each call that still is in `calls` at its time.
+    """Calls `check(call, now)` in the hub for each call that still is in `calls` at its time.
 
     Args:
         calls: what is alive, by id.
+        check: is given the time of the monotonic clock, in seconds.
     """
 
     def __init__(
-        self, reactor: Reactor, calls: dict[int, Any], look: Callable[[Any, float], None]
+        self, reactor: Reactor, calls: dict[int, Any], check: Callable[[Any, float], None]
     ) -> None:
         self._loop = reactor.loop
         self._calls = calls
-        self._look = look
+        self._check = check
         self._heap: list[tuple[float, int]] = []
         self._timer: Any = None
         self._fires_at = inf
 
     def add(self, when: float, id: int) -> None:
-        """Look at the call `id` at the time `when` of the monotonic clock."""
+        """Check the call `id` at the time `when` of the monotonic clock."""
         heap = self._heap
         if len(heap) > 2 * len(self._calls) + SLACK:
             heap[:] = [entry for entry in heap if entry[1] in self._calls]
@@ -45,7 +46,7 @@ class Deadlines:
             self._arm(when)
 
     def close(self) -> None:
-        """Look at nothing any more."""
+        """Check nothing any more."""
         self._heap.clear()
         self._disarm()
 
@@ -56,7 +57,7 @@ class Deadlines:
         while heap and (heap[0][0] <= now or heap[0][1] not in calls):
             call = calls.get(heappop(heap)[1])
             if call is not None:
-                self._look(call, now)
+                self._check(call, now)
         if heap and heap[0][0] < self._fires_at:
             self._arm(heap[0][0])
 

@@ -1,4 +1,4 @@
-"""`Endpoint`: one address, its channels, and whether it is worth trying.
+"""`Endpoint`: one address, and whether it is worth connecting to.
 
 up ── no connection could be made ──► down ── after a while ──► one try ──► up, or down again
 """
@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import logging
 import random
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from ..address import Address
-from .channels import BareChannel, Channel, RpcChannel, Stage
-
-if TYPE_CHECKING:
-    from .switchboard import Switchboard
+from ..net.reactor import Reactor
 
 log = logging.getLogger("gtask.client")
 
@@ -22,27 +20,38 @@ MAX_PAUSE = 10.0
 
 
 class Endpoint:
-    """One address of a service, as one switchboard sees it.
+    """One address of a service, as one pool sees it.
+
+    Args:
+        limit: connections that may be in use at once.
+        try_again: called with the endpoint in the hub when it was down for long enough.
 
     Attributes:
-        channels: those that are opening or serving.
+        in_use: connections that are opening or take calls.
         failures: connections that failed, one after the other.
         why: the last failure.
-        left_at: when it last sent its callers away, on the monotonic clock.
+        goaway_at: when it last sent its callers elsewhere, on the monotonic clock; 0: never.
     """
 
-    def __init__(self, board: Switchboard, address: Address) -> None:
-        self.board = board
+    def __init__(
+        self,
+        reactor: Reactor,
+        address: Address,
+        limit: int,
+        try_again: Callable[[Endpoint], None],
+    ) -> None:
         self.address = address
-        self.channels: set[Channel] = set()
+        self.in_use = 0
         self.failures = 0
         self.why = ""
-        self.left_at = 0.0
+        self.goaway_at = 0.0
+        self._limit = limit
+        self._reactor = reactor
+        self._try_again = try_again
         self._timer: Any = None  # while down
 
     def __repr__(self) -> str:
-        state = "down" if self.is_down else "up"
-        return f"<Endpoint {self.address} {state}, {len(self.channels)} channels>"
+        return f"<Endpoint {self.address} {'down' if self.is_down else 'up'} {self.in_use}>"
 
     @property
     def is_down(self) -> bool:
@@ -50,64 +59,32 @@ class Endpoint:
         return self._timer is not None
 
     @property
-    def is_short(self) -> bool:
-        """One more channel may be opened."""
-        limit = 1 if self.failures else self.board.options.connections
-        return self._timer is None and len(self.channels) < limit
+    def has_room(self) -> bool:
+        """One more connection may be opened."""
+        limit = 1 if self.failures else self._limit
+        return self._timer is None and self.in_use < limit
 
-    def open(self) -> None:
-        """Open one more channel."""
-        kind = BareChannel if self.board.options.dialect == "bare" else RpcChannel
-        channel = kind(self)
-        self.channels.add(channel)
-        self.board.alive.add(channel)
-        channel.connect()
+    def failed(self, why: str) -> None:
+        """Leave it alone for a while, the longer the more often it failed."""
+        self.why = why
+        if self._timer is None:
+            pause = min(MAX_PAUSE, FIRST_PAUSE * 2.0 ** min(self.failures, 16))
+            self.failures += 1
+            log.info("%s: %s; next try in about %.1f s", self.address, why, pause)
+            self._timer = self._reactor.loop.timer(pause * random.uniform(0.5, 1.0))
+            self._timer.start(self._pause_over, update=True)
+
+    def worked(self) -> None:
+        """A call was answered: it is as good as ever."""
+        self.failures = 0
 
     def close(self) -> None:
-        """Forget about being down; the channels are the switchboard's to close."""
+        """Forget about being down."""
         if self._timer is not None:
             self._timer.stop()
             self._timer.close()
             self._timer = None
 
-    # -- told by the channels -----------------------------------------------------------------
-
-    def joined(self, channel: Channel) -> None:
-        """`channel` takes calls from now on."""
-        self.channels.add(channel)
-        self.board.joined(channel)
-
-    def answered(self) -> None:
-        """A call was answered: it is as good as ever."""
-        if self.failures:
-            self.failures = 0
-            self.board.recount()
-
-    def withdrew(self, channel: Channel) -> None:
-        """`channel` takes no new calls."""
-        self.channels.discard(channel)
-        self.board.withdrew(channel)
-
-    def lost(self, channel: Channel, stage: Stage, reason: str) -> None:
-        """`channel` has ended."""
-        self.channels.discard(channel)
-        self.board.alive.discard(channel)
-        if stage == Stage.OPENING or not channel.heard_at:
-            self.failed(reason)
-        self.board.withdrew(channel)
-
-    def failed(self, why: str) -> None:
-        """Leave it alone for a while, the longer the more often it failed."""
-        self.why = why
-        if self._timer is None and not self.board.is_closed:
-            pause = min(MAX_PAUSE, FIRST_PAUSE * 2.0 ** min(self.failures, 16))
-            self.failures += 1
-            log.info("%s: %s; next try in about %.1f s", self.address, why, pause)
-            self._timer = self.board.reactor.loop.timer(pause * random.uniform(0.5, 1.0))
-            self._timer.start(self._try_again, update=True)
-            self.board.endpoint_failed()
-
-    def _try_again(self) -> None:
+    def _pause_over(self) -> None:
         self.close()
-        if self.is_short:
-            self.open()
+        self._try_again(self)

@@ -8,7 +8,6 @@ from typing import Any
 from ..address import Address, parse_address
 from ..compiled import mypyc_attr
 from ..protocols.text import MAX_FRAME_BYTES, TextDecoder
-from ..protocols.tls import TlsFilter
 from .connection import (
     CONNECT_FAILED,
     MAX_SEND_BUFFER_BYTES,
@@ -124,14 +123,11 @@ class CallingConnection(TcpConnection):
 
     def _connected(self, socket: Any) -> None:
         self._connector = None
-        tls = None
-        if self.ssl_context is not None:
-            host = self.address.host or None
-            tls = TlsFilter(self.ssl_context, server_side=False, server_hostname=host)
-        self._open(socket, tls)
-        if tls is not None:
-            tls.start()
-            self._write_raw(tls.take_output())
+        try:
+            self._open_calling(socket, self.ssl_context, self.address.host)
+        except ValueError as error:
+            self._failed(f"TLS: {error}")
+            return
         if self._before:
             output = b"".join(self._before)
             self._before.clear()

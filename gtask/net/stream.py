@@ -102,6 +102,27 @@ class Stream:
         self.state = OPEN
         self._watch()
 
+    def _open_calling(self, socket: Any, context: ssl.SSLContext | None, host: str) -> None:
+        """As `_open`, at the end that has called; with a context, begin a TLS handshake.
+
+        Args:
+            host: whose certificate the peer has to show; empty on a unix socket.
+
+        Raises:
+            ValueError: no certificate can have that name; the socket is closed.
+        """
+        if context is None:
+            self._open(socket)
+            return
+        try:
+            tls = TlsFilter(context, server_side=False, server_hostname=host or None)
+        except ValueError:
+            socket.close()
+            raise
+        self._open(socket, tls)
+        tls.start()
+        self._write_raw(tls.take_output())
+
     def _watch(self) -> None:
         """Have `_readable` called when there is something to read, until `_unwatch`."""
         reader = self._reader = self._reactor.loop.io(self._socket.fileno(), READ)

@@ -52,7 +52,8 @@ class TaskConnection(PacedConnection):
             False if a call has blocked, and the hub has gone on with what was behind it.
         """
         greenlet.connection = self
-        if not self._inbox or self.is_held_back() or self.state is not OPEN:
+        is_held_back = self._outstanding and self.is_held_back()
+        if not self._inbox or is_held_back or self.state is not OPEN:
             return True  # since it was put in the queue, it was worked off, held back or closed
         now = self.last_active = self.corked_since = monotonic()
         self.engine.stats.enter(now)
@@ -83,7 +84,6 @@ class TaskConnection(PacedConnection):
         greenlet.task = call.task
         now = greenlet.started = monotonic()
         call.set_limit(now, engine.task_timeout)
-        call.stop_timer()
         engine.stats.enter(now)
         greenlet.switch(self._run_held)
         if not greenlet.is_parked:
@@ -132,7 +132,7 @@ class TaskConnection(PacedConnection):
             if greenlet.has_blocked:
                 greenlet.has_blocked = False
                 return False
-            if self.is_held_back():
+            if self._outstanding and self.is_held_back():
                 break  # by a call that waits for its turn
             if inbox:
                 now = greenlet.started = monotonic()

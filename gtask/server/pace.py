@@ -79,7 +79,7 @@ class PacedConnection(ReadyStream):
     def _received(self, data: bytes) -> None:
         frames = self._decoder.feed(data)
         frames.reverse()  # they are popped from the end
-        if self._inbox or self.is_held_back():
+        if self._inbox or (self._outstanding and self.is_held_back()):
             self._inbox = frames + self._inbox
             self._set_pace()
         elif frames:
@@ -105,7 +105,11 @@ class PacedConnection(ReadyStream):
             self._by_id[call.id] = call
 
     def is_held_back(self) -> bool:
-        """No frame is to be taken up before a call has been answered."""
+        """No frame is to be taken up before a call has been answered.
+
+        Where each frame passes, `_outstanding` is looked at first: it is mostly 0, and that is
+        no call.
+        """
         return self._bare is not None or self._outstanding >= MAX_OUTSTANDING
 
     def find(self, id: str | int) -> Execution | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import random
@@ -21,7 +22,7 @@ from gtask.errors import BadArguments, TaskCancelled, TaskFailed, UnknownTask
 from ..support.history import History
 from ..support.proxy import CuttingProxy
 from ..support.spawn import ROOT, is_alive
-from ..support.wait import SLOWNESS
+from ..support.wait import SLOWNESS, wait_until
 
 TASKS = """
 import os, time
@@ -62,6 +63,7 @@ def fail():
 
 @task
 def slow_cancel(path):
+    open(path + ".begun", "w").close()
     try:
         time.sleep(30)
     finally:
@@ -98,6 +100,9 @@ class Tally:
             self.errors.append(error)
 
         return {"on_result": on_result, "on_error": on_error}
+
+
+wait_for = functools.partial(wait_until, seconds=20, sleep=gevent.sleep)
 
 
 def worker_pids(server):
@@ -150,20 +155,16 @@ def test_timeouts_hold_on_both_sides(client, shared):
     with pytest.raises(TaskTimedOut):
         client.call("nap", [30], timeout=0.2).get()
     assert time.monotonic() - started < 2 * SLOWNESS
-    with gevent.Timeout(5 * SLOWNESS):
-        while client.call("gtask.health").get()["running"]:
-            gevent.sleep(0.01)
+    wait_for(lambda: not client.call("gtask.health").get()["running"])
 
 
 def test_cancel_stops_the_task(client, tmp_path):
     call = client.call("slow_cancel", [str(tmp_path / "ended")])
-    gevent.sleep(0.1)
+    wait_for((tmp_path / "ended.begun").exists)
     assert call.cancel()
     with pytest.raises(TaskCancelled):
         call.get()
-    with gevent.Timeout(5 * SLOWNESS):
-        while not (tmp_path / "ended").exists():
-            gevent.sleep(0.01)
+    wait_for((tmp_path / "ended").exists)
 
 
 def test_calls_overtake_each_other(client):
@@ -186,7 +187,7 @@ def test_bare_dialect(shared):
 
 
 @pytest.mark.parametrize("retries", [0, 8])
-def test_workers_killed_every_half_second(spawn, retries):
+def test_workers_killed_again_and_again(spawn, retries):
     server = spawn(INI.format(count=4), things=TASKS)
     server.expects_traceback = True
     tally = Tally()
@@ -195,13 +196,13 @@ def test_workers_killed_every_half_second(spawn, retries):
         pool = Pool(50)
 
         def one(number: int) -> None:
-            function, args = ("nap", [0.03, number]) if number % 2 else ("echo", [number])
+            function, args = ("nap", [0.1, number]) if number % 2 else ("echo", [number])
             call = client.call(function, args, timeout=30, **tally.callbacks(number))
             wait([call])
 
         def kill() -> None:
-            while True:
-                gevent.sleep(0.5)
+            for count in range(200, total, 200):
+                wait_for(lambda: len(tally.ends) >= count)  # noqa: B023  (waited for here)
                 # A worker that this client is connected to: any other may have nothing to lose.
                 os.kill(client.call("pid").get(), signal.SIGKILL)
 
@@ -211,11 +212,10 @@ def test_workers_killed_every_half_second(spawn, retries):
         while number < total:
             pool.spawn(one, number)
             number += 1
-            gevent.sleep(0.001)
         pool.join()
         seconds = time.monotonic() - started
         killer.kill()
-        gevent.sleep(0.05)
+        wait_for(lambda: len(tally.ends) == total)
     assert sorted(tally.ends) == list(range(total))
     assert set(tally.ends.values()) == {1}
     assert not tally.wrong
@@ -238,8 +238,15 @@ def load(client, tally, until):
             wait([client.call(*args, timeout=20, **tally.callbacks(number))])
 
     gevent.joinall([gevent.spawn(run) for _ in range(20)], raise_error=True)
-    gevent.sleep(0.05)
-    return next(numbers)
+    count = next(numbers)
+    wait_for(lambda: len(tally.ends) == count)
+    return count
+
+
+def wait_for_more(tally, count):
+    """Until so many more calls have ended."""
+    count += len(tally.ends)
+    wait_for(lambda: len(tally.ends) >= count)
 
 
 def test_reloads_lose_nothing(spawn):
@@ -248,14 +255,15 @@ def test_reloads_lose_nothing(spawn):
     done = []
 
     def reload() -> None:
-        for _ in range(5):
-            command = [sys.executable, "-m", "gtask", "-c", "worker.ini", "reload"]
-            env = {**os.environ, "PYTHONPATH": str(ROOT)}
-            with subprocess.Popen(command, cwd=server.folder, env=env) as process:
-                while process.poll() is None:
-                    gevent.sleep(0.02)
-            done.append(process.returncode)
-        done.append("end")
+        try:
+            for _ in range(5):
+                command = [sys.executable, "-m", "gtask", "-c", "worker.ini", "reload"]
+                env = {**os.environ, "PYTHONPATH": str(ROOT)}
+                with subprocess.Popen(command, cwd=server.folder, env=env) as process:
+                    wait_for(lambda: process.poll() is not None)
+                done.append(process.returncode)
+        finally:
+            done.append("end")
 
     with TaskClient(server.url()) as client:
         before = set(worker_pids(server))
@@ -276,13 +284,14 @@ def test_of_two_hosts_one_is_drained_and_comes_back(spawn):
     state = []
 
     def drain() -> None:
-        gevent.sleep(0.5)
-        servers[0].process.send_signal(signal.SIGTERM)
-        while servers[0].process.poll() is None:
-            gevent.sleep(0.01)
-        state.append(servers[0].process.returncode)
-        gevent.sleep(0.5)
-        state.append("end")
+        try:
+            wait_for_more(tally, 500)
+            servers[0].process.send_signal(signal.SIGTERM)
+            wait_for(lambda: servers[0].process.poll() is not None)
+            state.append(servers[0].process.returncode)
+            wait_for_more(tally, 500)
+        finally:
+            state.append("end")
 
     with TaskClient([server.url() for server in servers]) as client:
         drainer = gevent.spawn(drain)
@@ -300,12 +309,14 @@ def test_of_two_hosts_one_is_killed(spawn):
     state = []
 
     def kill() -> None:
-        gevent.sleep(0.5)
-        for pid in (servers[0].process.pid, *servers[0].pids()):
-            if is_alive(pid):
-                os.kill(pid, signal.SIGKILL)
-        gevent.sleep(1)
-        state.append("end")
+        try:
+            wait_for_more(tally, 500)
+            for pid in (servers[0].process.pid, *servers[0].pids()):
+                if is_alive(pid):
+                    os.kill(pid, signal.SIGKILL)
+            wait_for_more(tally, 1000)
+        finally:
+            state.append("end")
 
     with TaskClient([server.url() for server in servers], retries=3) as client:
         killer = gevent.spawn(kill)
@@ -368,7 +379,7 @@ def test_a_thousand_greenlets_through_a_cutting_proxy(spawn, seed):
 
     def measure() -> None:
         while True:
-            gevent.sleep(1)
+            gevent.sleep(1)  # a sample each second
             sizes.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4)
 
     with (
@@ -378,12 +389,13 @@ def test_a_thousand_greenlets_through_a_cutting_proxy(spawn, seed):
         meter = gevent.spawn(measure)
         greenlets = [gevent.spawn(run, client, random.Random(seed + n)) for n in range(1000)]
         gevent.joinall(greenlets, raise_error=True)
-        gevent.sleep(0.1)
+        made = next(numbers)
+        wait_for(lambda: history.outcomes.total() >= made, what=f"all have ended; seed {seed}")
         meter.kill()
         assert history.check() == [], f"seed {seed}"
-        (board,) = client._boards.values()
-        assert (len(board.calls), len(board.waiting)) == (0, 0)
-        assert len(board.alive) <= 20
+        (pool,) = client._pools.values()
+        assert (len(pool.calls), len(pool.waiting)) == (0, 0)
+        assert len(pool.connections) <= 20
     report = f"seed {seed}: {history.outcomes}, {proxy.met}, {sizes} kB"
     assert history.outcomes["ok"] > 1000, report
     assert len(proxy.met) >= 5, report
@@ -409,7 +421,9 @@ results = []
 calls = [client.call("add", [n, n], on_result=results.append) for n in range(100)]
 assert calls[7].get() == 14
 wait(calls)
-import gevent; gevent.sleep(0.01)
+import gevent
+while len(results) < 100:
+    gevent.sleep(0.001)
 assert sorted(results) == [2 * n for n in range(100)]
 print("done")
 """

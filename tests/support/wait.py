@@ -10,8 +10,18 @@ from typing import Any
 SLOWNESS = float(os.environ.get("GTASK_TEST_SLOWNESS", "1"))
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 10.0, what: str = "") -> Any:
-    """The first true value of `condition`; fails the test when there is none in time."""
+def wait_until(
+    condition: Callable[[], Any],
+    seconds: float = 10.0,
+    what: str = "",
+    *,
+    sleep: Callable[[float], Any] = time.sleep,
+) -> Any:
+    """The first true value of `condition`; fails the test when there is none in time.
+
+    Args:
+        sleep: `gevent.sleep` where this process has greenlets that must go on meanwhile.
+    """
     deadline = time.monotonic() + seconds * SLOWNESS
     while True:
         value = condition()
@@ -19,4 +29,4 @@ def wait_until(condition: Callable[[], Any], seconds: float = 10.0, what: str = 
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds} s: {what or condition}")
-        time.sleep(0.01)
+        sleep(0.01)

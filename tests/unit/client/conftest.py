@@ -1,4 +1,4 @@
-"""Scripted peers and clients that are closed after each test."""
+"""Scripted peers, clients and worlds, which are closed after each test."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from gtask.client import TaskClient
 
 from .peers import ScriptedPeer, echo
+from .world import World
 
 
 @pytest.fixture
@@ -37,3 +38,16 @@ def connect() -> Iterator[Callable[..., TaskClient]]:
     yield start
     for client in clients:
         client.close()
+
+
+@pytest.fixture
+def make_world() -> Iterator[Callable[..., World]]:
+    worlds: list[World] = []
+
+    def make(hosts: int = 1, **options: Any) -> World:
+        worlds.append(World(hosts, **options))
+        return worlds[-1]
+
+    yield make
+    for made in worlds:
+        made.close()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +13,7 @@ import gevent
 from gevent.server import StreamServer
 
 from gtask.client import TaskClient
+from gtask.client.connection import Stage
 
 
 class Line:
@@ -72,13 +76,23 @@ class ScriptedPeer:
 
     def close(self) -> None:
         self._server.stop(timeout=0)
-        for socket in self.sockets:
-            socket.close()
+        for accepted in self.sockets:
+            accepted.close()
 
 
 def echo(line: Line) -> None:
     params = line.message.get("params")
     line.result(params["args"] if line.method == "gtask.call" else params)
+
+
+def reset(peer_socket: Any) -> None:
+    """End a connection by an RST."""
+    peer_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    os.close(peer_socket.detach())
+
+
+def hang_up(line: Line) -> None:
+    line.socket.shutdown(socket.SHUT_RDWR)
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
@@ -89,10 +103,15 @@ def wait_for(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
         return value
 
 
-def board_of(client: TaskClient) -> Any:
-    """The client's switchboard in this thread."""
-    (board,) = client._boards.values()
-    return board
+def pool_of(client: TaskClient) -> Any:
+    """The client's pool in this thread."""
+    (pool,) = client._pools.values()
+    return pool
+
+
+def ready(client: TaskClient) -> list[Any]:
+    """The client's connections that take calls."""
+    return [each for each in pool_of(client).connections if each.stage is Stage.READY]
 
 
 class Outcome:

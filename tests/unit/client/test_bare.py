@@ -7,7 +7,7 @@ import pytest
 
 from gtask.errors import BadArguments, InternalError, TaskTimedOut, WorkerLost
 
-from .peers import Outcome, board_of, wait_for
+from .peers import Outcome, pool_of, wait_for
 
 
 def answer(line):
@@ -30,7 +30,7 @@ def test_a_connection_for_each_task(peer, connect):
     assert [call.get(timeout=5) for call in calls] == [{"n": number} for number in range(10)]
     assert len(server.sockets) == 10
     assert 4 < server.lines[0].message["timeout"] <= 5
-    wait_for(lambda: not board_of(client).alive)
+    wait_for(lambda: not pool_of(client).connections)
 
 
 def test_errors_and_answers_that_look_like_them(peer, connect):

@@ -89,7 +89,7 @@ def test_each_native_thread_has_connections_of_its_own_and_leaves_nothing(peer, 
     before = len(os.listdir("/proc/self/fd")) - len(server.sockets)
     run(range(3, 13))
     assert sorted(results) == [[number] for number in range(13)]
-    assert len(client._boards) == 1
+    assert len(client._pools) == 1
     assert len(os.listdir("/proc/self/fd")) - len(server.sockets) <= before + 2
 
 
@@ -121,4 +121,4 @@ def test_clients_are_not_kept_alive(peer):
     assert client in client_module._clients
     client.close()
     del client
-    assert not [c for c in client_module._clients if not c._is_closed and not c._boards]
+    assert not [c for c in client_module._clients if not c._is_closed and not c._pools]

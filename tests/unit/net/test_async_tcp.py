@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import gevent.socket
 import pytest
 from gevent.server import StreamServer
 
+from gtask.address import Address
 from gtask.callbacks import CONNECTION_CALLBACKS
 from gtask.net.async_tcp import AsyncTcpConnection
 from gtask.net.connection import TcpConnection
@@ -111,6 +113,20 @@ def test_a_refused_connect_is_an_error_and_an_end(refused: str) -> None:
     until(lambda: ("on_close",) in events)
     assert [event[:2] for event in events] == [("on_error", 1), ("on_close",)]
     assert "refused" in events[0][2]
+
+
+def test_a_name_that_no_certificate_can_have_is_an_error_and_an_end(
+    listener: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", listener.getsockname())]
+    monkeypatch.setattr(gevent.socket, "getaddrinfo", lambda *_args, **_options: found)
+    address = Address("text", "x" * 64, 1)
+    connection = AsyncTcpConnection(address, ssl_context=ssl.create_default_context())
+    events = recorded(connection)
+    connection.connect()
+    until(lambda: ("on_close",) in events)
+    assert [event[:2] for event in events] == [("on_error", 1), ("on_close",)]
+    assert ": TLS: " in events[0][2]
 
 
 @pytest.mark.parametrize("callback", ["on_error", "on_close"])

@@ -1,0 +1,283 @@
+"""`ClientConnection`: one connection with the calls that are on their way over it.
+
+It reads in the hub, and no user code runs before all of what it has read is accounted for. Calls
+made in one iteration of the loop go out in one send. When it ends, it knows of each of its calls
+whether the kernel had taken the whole line: only then can the server have read it.
+
+It ends no call and opens no other connection: it tells its owner, which does.
+"""
+
+from __future__ import annotations
+
+import _socket
+import logging
+import random
+from collections.abc import Callable
+from enum import IntEnum
+from math import inf
+from typing import Any, ClassVar, Final, Protocol
+
+from ..errors import TaskError
+from ..net.connector import Connector
+from ..net.reactor import Reactor
+from ..net.stream import State, Stream
+from ..protocols.text import TextDecoder
+from .calls import Call
+from .endpoint import Endpoint
+from .options import Options
+
+log = logging.getLogger("gtask.client")
+
+# A host that vanished without a word is noticed within about a minute, also when nothing is sent.
+KEEPALIVE = (
+    (_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1),
+    (_socket.IPPROTO_TCP, _socket.TCP_KEEPIDLE, 30),
+    (_socket.IPPROTO_TCP, _socket.TCP_KEEPINTVL, 10),
+    (_socket.IPPROTO_TCP, _socket.TCP_KEEPCNT, 3),
+    (_socket.IPPROTO_TCP, _socket.TCP_USER_TIMEOUT, 60_000),
+)
+
+Answer = tuple[Call, Any, TaskError | None]  # the result, or else the error
+
+
+class Stage(IntEnum):
+    """What a connection is good for; nothing else says whether it takes calls.
+
+    OPENING ──► READY ──► DRAINING ──► CLOSED        any stage may go to CLOSED at once
+                │   ▲        ▲
+                ▼   │        │
+               PROBING ──────┘
+    """
+
+    OPENING = 0  # connecting, and then waiting for the peer's first word
+    READY = 1  # takes calls, up to its `capacity`
+    PROBING = 2  # a call's time ran out in silence; no new calls until the peer speaks
+    DRAINING = 3  # no new calls; closed after the last answer
+    CLOSED = 4
+
+
+# Names of the module are found faster than attributes of an enum.
+OPENING: Final = Stage.OPENING
+READY: Final = Stage.READY
+PROBING: Final = Stage.PROBING
+DRAINING: Final = Stage.DRAINING
+
+
+class ConnectionOwner(Protocol):
+    """Whom a connection tells what has become of it and its calls; always in the hub."""
+
+    def connection_ready(self, connection: ClientConnection) -> None:
+        """It takes calls from now on, or again."""
+
+    def connection_unready(self, connection: ClientConnection) -> None:
+        """It takes no new calls, for now or for good."""
+
+    def calls_answered(self, connection: ClientConnection, answers: list[Answer]) -> None:
+        """Calls were answered, which are not among its `calls` any more; end them.
+
+        No user code may run meanwhile. Whoever waits for a result is told by the connection,
+        afterwards; whoever waits for an error, by the owner.
+        """
+
+    def connection_lost(self, connection: ClientConnection, reason: str, is_failure: bool) -> None:
+        """It is closed, and nothing that still is among its `calls` will be answered.
+
+        Args:
+            is_failure: nobody closed it and it was never of use, so its endpoint is in trouble.
+        """
+
+
+class ClientConnection(Stream):
+    """What both dialects share: connecting, sending, and accounting for calls at the end.
+
+    Attributes:
+        capacity: how many calls it takes at once.
+        calls: those that were put on it and not answered yet, by id.
+        endpoint: where it leads.
+        heard_at: when the peer last sent something, on the monotonic clock; 0: never.
+        stage: see `Stage`.
+    """
+
+    __slots__ = (
+        "_batch",
+        "_connector",
+        "_decoder",
+        "_handed_on",
+        "_has_served",
+        "_options",
+        "_owner",
+        "_queued",
+        "_timer",
+        "calls",
+        "endpoint",
+        "heard_at",
+        "stage",
+    )
+
+    capacity: ClassVar[float] = inf
+
+    def __init__(
+        self, reactor: Reactor, owner: ConnectionOwner, endpoint: Endpoint, options: Options
+    ) -> None:
+        super().__init__(reactor)
+        self.endpoint = endpoint
+        self.calls: dict[int, Call] = {}
+        self.heard_at = 0.0
+        self.stage = OPENING
+        endpoint.in_use += 1
+        self._owner = owner
+        self._options = options
+        self._connector: Connector | None = None
+        self._decoder = TextDecoder(options.max_frame_bytes)
+        self._timer: Any = None  # of the stage
+        self._batch: list[bytes] = []  # lines that go out at the end of this iteration of the loop
+        self._queued = 0  # octets put into batches so far
+        self._handed_on = 0  # of these, octets that left them
+        self._has_served = False  # the peer has spoken as one that serves
+
+    def __repr__(self) -> str:
+        name, stage = type(self).__name__, Stage(self.stage).name
+        return f"<{name} {self.endpoint.address} {stage} {len(self.calls)}>"
+
+    # -- what its owner asks for ----------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Begin; the owner is told of success or failure, not before this returns."""
+        self.state = State.CONNECTING
+        self._connector = Connector(
+            self._reactor,
+            self.endpoint.address,
+            self._options.connect_timeout,
+            self._connected,
+            self._abort,
+        )
+        self._connector.start()
+
+    def put(self, call: Call) -> None:
+        """Send a call."""
+        raise NotImplementedError
+
+    def forget(self, call: Call) -> None:
+        """Let go of a call that has ended without an answer."""
+        raise NotImplementedError
+
+    def probe(self) -> bool:
+        """Ask whether the peer lives: a call's time ran out, and it was silent all the while.
+
+        Returns:
+            False if there is no way to ask.
+        """
+        raise NotImplementedError
+
+    def was_sent(self, call: Call) -> bool:
+        """The kernel has taken the whole line, so the server may have read it."""
+        # What TLS writes has other offsets: there, a line counts as sent a little early.
+        sent = self.bytes_written if self._tls is None else self._handed_on
+        return call._mark <= sent
+
+    def drain(self) -> None:
+        """Take no new calls; close when the ones under way are answered."""
+        if self.stage is READY or self.stage is PROBING:
+            self._enter(DRAINING)
+            self._stop_timer()
+            self._owner.connection_unready(self)
+            self._close_if_done()
+
+    def end(self, reason: str) -> None:
+        """Send what was put here in this iteration of the loop, and close."""
+        if self.state == State.OPEN:
+            self._flush()
+            self._close(reason, linger=True)
+        else:
+            self._abort(reason)
+
+    def abandon(self) -> None:
+        """Close at once, saying nothing more to the peer and nothing of the calls."""
+        self.calls.clear()
+        self._abort("abandoned")
+
+    # -- for both dialects ----------------------------------------------------------------------
+
+    def _enter(self, stage: Stage) -> None:
+        """Change the stage; nothing else does."""
+        self.endpoint.in_use += (stage <= READY) - (self.stage <= READY)
+        self.stage = stage
+
+    def _connected(self, socket: Any) -> None:
+        self._connector = None
+        address = self.endpoint.address
+        if not address.is_unix:
+            for option in KEEPALIVE:
+                socket.setsockopt(*option)
+        try:
+            self._open_calling(socket, self._options.ssl_context, address.host)
+        except ValueError as error:
+            self._abort(f"TLS: {error}")
+        if self.state == State.OPEN:
+            self._start_timer(self._options.connect_timeout, self._never_spoke)
+            self._greet()
+
+    def _greet(self) -> None:
+        raise NotImplementedError
+
+    def _never_spoke(self) -> None:
+        self._abort("connected, but no answer")
+
+    def _become_ready(self) -> None:
+        """Take calls, until the connection's age says otherwise."""
+        self._enter(READY)
+        max_age = self._options.max_age
+        if max_age:
+            self._start_timer(max_age * random.uniform(0.8, 1.2), self.drain)
+        else:
+            self._stop_timer()
+        self._owner.connection_ready(self)
+
+    # -- sending --------------------------------------------------------------------------------
+
+    def _post(self, line: bytes) -> int:
+        """Put a line into the batch; returns where it ends in all output."""
+        if not self._batch:
+            self._reactor.loop.run_callback(self._flush)
+        self._batch.append(line)
+        self._queued += len(line)
+        return self._queued
+
+    def _flush(self) -> None:
+        batch = self._batch
+        if not batch or self.state != State.OPEN:
+            return
+        data = batch[0] if len(batch) == 1 else b"".join(batch)
+        batch.clear()
+        self._handed_on = self._queued
+        self._write(data)
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def _close_if_done(self) -> None:
+        if self.stage is DRAINING and not self.calls:
+            self._close("drained")
+
+    def _ended(self) -> None:
+        self._abort("closed by the peer")
+
+    def _closed(self, reason: str) -> None:
+        if self._connector is not None:
+            self._connector.cancel()
+            self._connector = None
+        self._stop_timer()
+        is_failure = not self._has_served and self.stage is not DRAINING
+        self._enter(Stage.CLOSED)
+        log.debug("%r ended: %s", self, reason)
+        self._owner.connection_lost(self, reason, is_failure)
+
+    def _start_timer(self, seconds: float, function: Callable[[], None]) -> None:
+        self._stop_timer()
+        self._timer = self._reactor.loop.timer(seconds)
+        self._timer.start(function, update=True)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
