@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from os import waitpid as waitpid
     from select import epoll as epoll
     from select import poll as poll
+    from signal import getsignal as getsignal
     from signal import signal as signal
     from socket import getaddrinfo as getaddrinfo
     from socket import socket as socket
@@ -41,6 +42,7 @@ else:
     epoll = _original(select, "epoll")
     poll = _original(select, "poll")
     signal = _original(_signal, "signal")
+    getsignal = _original(_signal, "getsignal")
     socket = _original(_socket_module, "socket")
     getaddrinfo = _original(_socket_module, "getaddrinfo")
     sleep = _original(time, "sleep")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
+from typing import Any
+
 from .calling import CallingConnection
+from .stream import close_lingering_in_child
 
 
 class AsyncTcpConnection(CallingConnection):
@@ -23,3 +27,17 @@ class AsyncTcpConnection(CallingConnection):
     """
 
     __slots__ = ("__weakref__",)  # compiled classes have none: all else is in the base
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        _all.add(self)
+
+
+_all: weakref.WeakSet[AsyncTcpConnection] = weakref.WeakSet()
+
+
+def close_in_child() -> None:
+    """User code has forked this process off: leave what is open, or lingers, to the other."""
+    for connection in list(_all):
+        connection.after_fork_in_child()
+    close_lingering_in_child()

@@ -179,6 +179,10 @@ class TcpConnection(Stream):
             self._room.set()
             self._room = None
 
+    def after_fork_in_child(self) -> None:
+        super().after_fork_in_child()
+        self._events.clear()
+
     # -- events -------------------------------------------------------------------------------
 
     _lingers = True

@@ -14,6 +14,8 @@ import gevent
 from gevent import monkey
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from ..patches.leftovers import end_if_forked, forget_current_thread
+
 log = logging.getLogger(__name__)
 
 MAX_IDLE = 128  # parked greenlets kept for the next work; each holds about 20 kB
@@ -23,7 +25,10 @@ _switch = greenlet.switch
 
 
 class Runner(greenlet):
-    """Runs one piece of work after the other, parked in between."""
+    """Runs one piece of work after the other, parked in between; what one leaves in thread-locals and
+    context variables, the next does not see."""
+
+    __slots__ = ("_reactor",)
 
     def __init__(self, reactor: Reactor) -> None:
         super().__init__(parent=reactor.hub)
@@ -38,7 +43,9 @@ class Runner(greenlet):
                 pass  # killed by somebody: not an error
             except BaseException:  # the edge: whatever it was, the hub must go on
                 log.exception("a callback failed")
-            if len(idle) >= MAX_IDLE:
+            if self.gr_context is not None:
+                self.gr_context = None
+            if (self.__dict__ and not self._forget_work()) or len(idle) >= MAX_IDLE:
                 return
             idle.append(self)
             try:
@@ -47,6 +54,12 @@ class Runner(greenlet):
                 if self in idle:
                     idle.remove(self)
                 return
+
+    def _forget_work(self) -> bool:
+        """False if thread-locals were touched, which only the greenlet's end clears."""
+        end_if_forked(None)
+        forget_current_thread(self)
+        return not self.__dict__
 
 
 class Reactor:

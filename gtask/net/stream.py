@@ -192,6 +192,14 @@ class Stream:
                 socket.close()
         self._closed(reason)
 
+    def after_fork_in_child(self) -> None:
+        """User code has forked this process off: leave the connection to the other, which has it."""
+        self.state = CLOSED
+        self._output = None
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            socket.close()
+
     # -- the hub's callbacks ------------------------------------------------------------------
 
     def _readable(self) -> int:
@@ -270,6 +278,13 @@ class Stream:
             self._flushed()
 
 
+def close_lingering_in_child() -> None:
+    """User code has forked this process off: leave what lingers to the other."""
+    for lingerer in _lingering:
+        lingerer._socket.close()
+    _lingering.clear()
+
+
 class _Lingerer:
     """Reads and drops what a peer still sends, until its end of stream or a limit; then closes.
 
@@ -286,6 +301,7 @@ class _Lingerer:
             return
         self._reader = reactor.loop.io(socket.fileno(), READ)
         self._timer = reactor.loop.timer(LINGER_SECONDS)
+        _lingering.add(self)
         self._reader.start(self._readable)
         self._timer.start(self._end)
 
@@ -304,7 +320,11 @@ class _Lingerer:
         for watcher in (self._reader, self._timer):
             watcher.stop()
             watcher.close()
+        _lingering.discard(self)
         self._socket.close()
+
+
+_lingering: set[_Lingerer] = set()
 
 
 def _reason(error: OSError) -> str:

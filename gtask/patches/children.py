@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -182,15 +183,19 @@ def reaped(pid: int, status: int) -> None:
 class Loop(LibevLoop):  # type: ignore[misc]
     """gevent's loop, but for child processes."""
 
+    def __init__(self, flags: Any = None, default: Any = None) -> None:
+        handler = native.getsignal(signal.SIGCHLD)
+        super().__init__(flags, default)
+        if self.default and handler is not None:
+            # Whoever makes the default loop anew, as a rehearsal does, has libev's handler installed.
+            native.signal(signal.SIGCHLD, handler)
+
     def child(self, pid: int, trace: int = 0, ref: bool = True) -> ChildWatcher:
         """A watcher for the end of a child."""
         return ChildWatcher(self, pid, trace, ref)
 
     def install_sigchld(self) -> None:
         """Nothing: a handler would reap whatever ends."""
-
-    def reset_sigchld(self) -> None:
-        """Nothing was installed."""
 
 
 def install() -> None:

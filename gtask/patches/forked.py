@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -20,10 +18,9 @@ from greenlet import getcurrent, greenlet
 
 from .. import native
 from . import children
+from .leftovers import FORKED, end_process
 
-FORKED = "gtask.forked"  # in the `__dict__` of the greenlet that goes on in the child
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)  # those a worker listens to
-FAILED = 1
 
 _leave: Callable[[], None] | None = None
 _is_registered = False
@@ -39,27 +36,6 @@ def when_forked(leave: Callable[[], None] | None) -> None:
     if not _is_registered:
         _is_registered = True
         os.register_at_fork(after_in_child=_in_child)
-
-
-def is_forked() -> bool:
-    """This greenlet has forked, and is the child's."""
-    return FORKED in getcurrent().__dict__
-
-
-def end_process(error: BaseException | None = None) -> None:
-    """End the child, as its code has ended: with `error` or, None, without; atexit is the worker's."""
-    code = 0
-    if isinstance(error, SystemExit):
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    elif error is not None:
-        traceback.print_exception(error)
-        code = FAILED
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError, AttributeError):
-            pass  # closed, or none
-    os._exit(code & 0xFF)
 
 
 def _in_child() -> None:

@@ -19,9 +19,8 @@ from greenlet import getcurrent, greenlet
 
 from .. import native
 from .handles import ThreadHandle
+from .leftovers import CURRENT_THREAD
 from .worlds import original
-
-CURRENT_THREAD = "gtask.current_thread"  # in the `__dict__` of a greenlet that has asked for it
 
 _start_native: Any = original("_thread", "start_new_thread")
 _start_green: Any = gevent.thread.start_new_thread
@@ -91,12 +90,6 @@ class CurrentThread(gevent.threading._DummyThread):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         getcurrent().__dict__[CURRENT_THREAD] = self
-
-
-def forget_current_thread(current: greenlet) -> None:
-    """The next to ask in that greenlet gets a new one."""
-    current.__dict__.pop(CURRENT_THREAD, None)
-    threading._active.pop(id(current), None)  # type: ignore[attr-defined]
 
 
 def install() -> None:

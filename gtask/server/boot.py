@@ -26,8 +26,11 @@ import ujson
 from gevent.event import Event
 
 from ..address import format_address
+from ..net.async_tcp import close_in_child
 from ..net.reactor import current_reactor
 from ..net.timer import Timer
+from ..patches.forked import when_forked
+from ..patches.leftovers import end_if_forked
 from ..process import resident_bytes
 from ..protocols.tls import TlsFilter
 from ..scoreboard import Scoreboard, State
@@ -143,7 +146,6 @@ class WorkerProcess:
             (loop.signal(signal.SIGINT), self.on_int),
             (loop.signal(signal.SIGHUP), self.on_hup),
             (loop.signal(signal.SIGUSR2), self.on_report),
-            (loop.fork(ref=False), self.on_fork),
             (loop.timer(BEAT_SECONDS, BEAT_SECONDS), self.beat),
         ]
         self.fairness = Fairness(
@@ -178,6 +180,7 @@ class WorkerProcess:
         )
         engine.turns.on_full = self.fairness.reconsider
         engine.limits.on_abandoned = self.on_abandoned
+        engine.threads.on_stuck = self.on_stuck
         return TaskService(engine)
 
     # -- the three parts of its life ----------------------------------------------------------
@@ -192,6 +195,7 @@ class WorkerProcess:
         try:
             self.boot(worker_id, row)
         except BaseException as error:  # the edge: on_worker_start is user code
+            end_if_forked(error)
             log.error("worker %s %d cannot start", self.worker.name, worker_id, exc_info=error)
             self.tell_master("failed", reason=describe(error))
             return FAILED_TO_BOOT
@@ -214,8 +218,10 @@ class WorkerProcess:
         self.next_check = monotonic() + CHECK_SECONDS
         for watcher, action in self.watchers:
             watcher.start(action)
+        when_forked(self.after_fork_in_child)
         if self.worker.on_worker_start is not None:
             self.worker.on_worker_start(self.worker)
+            end_if_forked(None)
         self.server = self.service.make_server(self.listener)
         self.server.share(self.accept, self.fairness, self.service.poll)
         self.server.start()
@@ -251,8 +257,22 @@ class WorkerProcess:
         if callback is not None:
             try:
                 callback(self.worker)
+                end_if_forked(None)
             except BaseException:  # the edge to user code
                 log.exception("%s failed", name)
+
+    def after_fork_in_child(self) -> None:
+        """User code has forked this process off: it must neither take our connections and calls,
+        nor hold them open, nor be taken for us."""
+        self.stats.after_fork_in_child()
+        for watcher, _ in self.watchers:
+            watcher.stop()
+        if self.server is not None:
+            self.server.after_fork_in_child()
+        self.service.after_fork_in_child()
+        close_in_child()
+        self.listener.close()
+        self.events.close()
 
     # -- connections --------------------------------------------------------------------------
 
@@ -295,16 +315,6 @@ class WorkerProcess:
         self.is_hurried = True
         self.signalled.set()
 
-    def on_fork(self) -> None:
-        """The loop has found itself in another process: in ours, or in a child that a task forked,
-        which must neither take our connections and calls nor be taken for us."""
-        if os.getpid() != self.pid:
-            for watcher, _ in self.watchers:
-                watcher.stop()
-            if self.server is not None:
-                self.server.after_fork_in_child()
-            self.service.after_fork_in_child()
-
     def on_report(self) -> None:
         report = self.service.report()
         for start in range(0, max(1, len(report)), REPORT_CONNECTIONS):
@@ -314,6 +324,9 @@ class WorkerProcess:
 
     def on_abandoned(self, function: str) -> None:
         self.ask_to_go(f"task {function} ignores its time limit")
+
+    def on_stuck(self, threads: int) -> None:
+        self.ask_to_go(f"{threads} threads of blocking tasks are stuck")
 
     def beat(self) -> None:
         """Tell the master that the loop turns, and check the limits now and then."""

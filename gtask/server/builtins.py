@@ -28,7 +28,7 @@ def ping(call: Execution, engine: Engine) -> str:
 
 def health(call: Execution, engine: Engine) -> dict[str, Any]:
     """Whether this process is fit for another task."""
-    turns = engine.turns
+    turns, threads = engine.turns, engine.threads
     status = "draining" if engine.is_draining else "busy" if turns.is_full else "ready"
     return {
         "status": status,
@@ -36,6 +36,7 @@ def health(call: Execution, engine: Engine) -> dict[str, Any]:
         "waiting": len(turns.waiting),
         "concurrency": turns.concurrency,
         "connections": len(engine.connections),
+        "threads": {"size": threads.size, "running": threads.running, "stuck": threads.stuck},
     }
 
 

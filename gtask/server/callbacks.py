@@ -50,7 +50,7 @@ class CallbackService:
     def after_fork_in_child(self) -> None:
         """This is a child that a callback has forked: leave the connections to the worker."""
         for connection in self.connections.values():
-            connection._pause()
+            connection.after_fork_in_child()
 
     def poll(self) -> None:
         """Nothing: connections are read when the loop says so."""

@@ -141,6 +141,8 @@ class TaskConnection(PacedConnection):
                     self.corked_since = now
                 if now > until:
                     break
+            if greenlet.is_spent:
+                break
         return True
 
     def _read_plain(self, message: Any, greenlet: TaskGreenlet) -> TaskFunction | None:
@@ -204,26 +206,34 @@ class TaskConnection(PacedConnection):
                 value = task.function(positional[0])  # without a tuple
             else:
                 value = task.function(*positional)
+        except BaseException as error:  # the edge to user code
+            return self._failed(greenlet, error)
+        finally:
+            if len(greenlet.context) > 1 or greenlet.locals:
+                greenlet.forget_call()
+        try:
             if call is not None:
                 return b"" if call.is_notification else call.result(value)
             if greenlet.dialect == BARE:
                 return dumps(value)
             return b'{"jsonrpc":"2.0","result":%b,"id":%b}' % (dumps(value), dumps(greenlet.id))
-        except BaseException as error:  # the edge to user code
-            return self._failed(greenlet, error)
-        finally:
-            if len(greenlet.context) > 1:  # the next call has nothing to do with what this one set
-                greenlet.renew_context()
+        except InternalError as error:
+            return self._unwritten(greenlet.current(), error)
+
+    def _unwritten(self, call: Execution, error: InternalError) -> bytes:
+        """The reply for a task whose result is not JSON."""
+        self.engine.stats.failed()
+        log_error("task %r: %s", call, error.message)
+        return call.error(error)
 
     def _failed(self, greenlet: TaskGreenlet, error: BaseException) -> bytes:
-        """The reply for a task that has raised `error`, or whose result is not JSON."""
+        """The reply for a task that has raised `error`."""
+        if greenlet.locals:
+            greenlet.end_if_forked(error)
         call = greenlet.current()
         self.engine.stats.failed()
         failure: TaskError
-        if isinstance(error, InternalError):
-            log_error("task %r: %s", call, error.message)
-            failure = error
-        elif call.is_answered and isinstance(error, TaskTimeout | GreenletExit):
+        if call.is_answered and isinstance(error, TaskTimeout | GreenletExit):
             failure = TaskFailed()  # it ended as it was told to
         else:
             failure = failure_of(call, error)
@@ -233,18 +243,11 @@ class TaskConnection(PacedConnection):
         execution = greenlet.current()
         function = greenlet.task.function
 
-        def run() -> tuple[Any, BaseException | None]:
+        def run() -> Any:
             running_task.set(lambda: execution)  # it may outlive the call, if that times out
-            try:
-                return function(*positional, **keywords), None
-            except BaseException as error:  # whatever it is: it must not end the thread
-                return None, error
+            return function(*positional, **keywords)
 
-        threadpool = self._reactor.hub.threadpool
-        value, error = threadpool.apply(greenlet.context.copy().run, (run,))
-        if error is not None:
-            raise error
-        return value
+        return self.engine.threads.run(run, greenlet.context.copy())
 
     def _conclude(self, call: Execution, reply: bytes) -> None:
         """A call that is an object has ended."""

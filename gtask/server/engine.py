@@ -11,7 +11,11 @@ from ..net.reactor import Reactor
 from .limits import Limits
 from .ready import ReadyQueue
 from .stats import WorkerStats
+from .threads import TaskThreads
 from .turns import Turns
+
+MIN_THREADS: Final = 10
+MAX_THREADS: Final = 100
 
 # The patched one tells greenlets apart, not threads.
 native_thread_id: Final[Any] = monkey.get_original("_thread", "get_ident")
@@ -55,6 +59,8 @@ class Engine:
         self.turns = Turns(concurrency, reactor.loop, stats)
         self.limits = Limits(reactor.loop, self.turns, stats)
         self.ready = ReadyQueue(reactor.hub, task_timeout, stats)
+        size = max(MIN_THREADS, min(concurrency, MAX_THREADS))
+        self.threads = TaskThreads(size, reactor.hub, stats)
         self.thread: int = native_thread_id()
         self.connections: set[Any] = set()
         self.is_draining = False

@@ -108,6 +108,7 @@ def _load(
     """The workers by their services' names, with everything imported."""
     _patch()
     _import_early()
+    from ..patches.early import rebind_early_names
     from .load import load_workers
 
     faulthandler.enable(log_stream())
@@ -116,6 +117,7 @@ def _load(
             with forker:
                 loaded = load_workers(generation.settings)
         else:
+            rebind_early_names()
             loaded = {worker.name: worker for worker in workers}
             for worker in loaded.values():
                 worker.load()
@@ -124,13 +126,13 @@ def _load(
 
 
 def _patch() -> None:
-    from gevent import monkey
     from gevent._hub_local import get_hub_if_exists
+
+    from ..patches import patch_all
 
     if (hub := get_hub_if_exists()) is not None:
         hub.destroy(destroy_loop=True)  # a script's own: its greenlets shall not run in each worker
-    if not monkey.is_module_patched("socket"):  # else a script has done it, its own way
-        monkey.patch_all(os=False, signal=False)
+    patch_all()
 
 
 def _import_early() -> None:

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any, Final
 
 from ..address import format_address
-from ..net.poller import Poller
+from ..net.poller import PolledStream, Poller
 from ..net.stream import OPEN, State
 from ..protocols.messages import BARE, notification, protocol_error_reply
 from ..protocols.text import TextDecoder
@@ -176,6 +176,11 @@ class PacedConnection(ReadyStream):
             self.reply(line)
             if self._replies:
                 self.send_replies()  # it is news now, not when the task has ended or blocks
+
+    def after_fork_in_child(self) -> None:
+        PolledStream.after_fork_in_child(self)
+        self._inbox.clear()
+        self._replies.clear()
 
     # -- pace, and the end --------------------------------------------------------------------
 

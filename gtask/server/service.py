@@ -24,9 +24,6 @@ class TaskService:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._poller: Poller | None = None  # made by the first connection, in the forked process
-        # For the pool of `blocking` tasks. It is made by its first use, and not before: as each
-        # worker's own, it would take 250 kB.
-        engine.reactor.hub.threadpool_size = max(10, min(engine.turns.concurrency, 100))
 
     def make_server(self, listener: Any) -> TextServer:
         """The server that accepts connections for it."""
@@ -55,6 +52,8 @@ class TaskService:
 
     def after_fork_in_child(self) -> None:
         """This is a child that a task has forked: leave the connections to the worker."""
+        for connection in self.engine.connections:
+            connection.after_fork_in_child()
         if self._poller is not None:
             self._poller.after_fork_in_child()
 

@@ -84,6 +84,14 @@ class WebSocketService(CallbackService):
             self._server.handle, TlsSocket(sock, tls) if tls is not None else sock, address
         )
 
+    def after_fork_in_child(self) -> None:
+        """As for text; the sockets of HTTP are gevent's, whose hub must not be touched."""
+        super().after_fork_in_child()
+        for handler in self._handlers:
+            if handler.args:
+                sock = handler.args[0]
+                (sock.bare if isinstance(sock, TlsSocket) else sock)._sock.close()
+
     def close_idle(self, idle_seconds: float) -> None:
         """As for text; when draining, also give up on requests that nobody sends."""
         since = monotonic() - idle_seconds

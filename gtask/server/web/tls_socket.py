@@ -54,6 +54,11 @@ class TlsSocket(io.RawIOBase):
         self.tls.send(data)
         self._inner.sendall(self.tls.take_output())
 
+    @property
+    def bare(self) -> Any:
+        """gevent's socket below."""
+        return self._inner
+
     def close(self) -> None:
         self._inner.close()
         super().close()
