@@ -24,7 +24,7 @@ def _original(module: Any, name: str) -> Any:
 
 if TYPE_CHECKING:
     from _thread import _local as local
-    from _thread import get_ident as thread_id
+    from _thread import get_ident
     from os import fork as fork
     from os import waitpid as waitpid
     from select import epoll as epoll
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from socket import getaddrinfo as getaddrinfo
     from socket import socket as socket
     from time import sleep as sleep
+
+    thread_id = get_ident
 else:
     import socket as _socket_module
 

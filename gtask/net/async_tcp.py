@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
 
 from .calling import CallingConnection
 from .stream import close_lingering_in_child
@@ -28,16 +27,20 @@ class AsyncTcpConnection(CallingConnection):
 
     __slots__ = ("__weakref__",)  # compiled classes have none: all else is in the base
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        _all.add(self)
+    def connect(self) -> None:
+        """Begin to connect; returns at once. `on_connect` or `on_error`, `on_close` follow.
+
+        While connecting or connected this does nothing.
+        """
+        _connected.add(self)
+        super().connect()
 
 
-_all: weakref.WeakSet[AsyncTcpConnection] = weakref.WeakSet()
+_connected: weakref.WeakSet[AsyncTcpConnection] = weakref.WeakSet()
 
 
 def close_in_child() -> None:
     """User code has forked this process off: leave what is open, or lingers, to the other."""
-    for connection in list(_all):
+    for connection in list(_connected):
         connection.after_fork_in_child()
     close_lingering_in_child()

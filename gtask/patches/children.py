@@ -17,6 +17,7 @@ import gevent
 from gevent.libev.corecext import loop as LibevLoop
 
 from .. import native
+from .worlds import put
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,9 @@ KEPT_STATUSES = 256
 LOST = 255 << 8  # the status of a process that somebody has reaped who told nobody
 
 _watched: dict[int, list[ChildWatcher]] = {}  # by process id
-_statuses: dict[int, int] = {}  # of what watchers have reaped, for who asks by `os.waitpid` after it
+_statuses: dict[
+    int, int
+] = {}  # of what watchers have reaped, for who asks by `os.waitpid` after it
 
 
 def open_pidfd(pid: int) -> int | None:
@@ -180,7 +183,7 @@ def reaped(pid: int, status: int) -> None:
         _others_learn(pid, status)
 
 
-class Loop(LibevLoop):  # type: ignore[misc]
+class Loop(LibevLoop):
     """gevent's loop, but for child processes."""
 
     def __init__(self, flags: Any = None, default: Any = None) -> None:
@@ -190,7 +193,7 @@ class Loop(LibevLoop):  # type: ignore[misc]
             # Whoever makes the default loop anew, as a rehearsal does, has libev's handler installed.
             native.signal(signal.SIGCHLD, handler)
 
-    def child(self, pid: int, trace: int = 0, ref: bool = True) -> ChildWatcher:
+    def child(self, pid: int, trace: int = 0, ref: bool = True) -> Any:
         """A watcher for the end of a child."""
         return ChildWatcher(self, pid, trace, ref)
 
@@ -200,7 +203,7 @@ class Loop(LibevLoop):  # type: ignore[misc]
 
 def install() -> None:
     """Have hubs that are made from now on use it."""
-    gevent.config.loop = Loop
+    put(gevent.config, loop=Loop)
     if not is_pidfd_here():
         log.warning(
             "no pidfd_open(2) here, which Linux 5.3 brought: child processes are looked at"

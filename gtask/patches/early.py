@@ -18,7 +18,14 @@ from gevent import monkey
 log = logging.getLogger(__name__)
 
 SHOWN = 5  # modules that are named in the log
-_OURS = ("gevent", "gtask", "greenlet", "zope", "_pytest", "pytest")  # what holds originals on purpose
+_OURS = (
+    "gevent",
+    "gtask",
+    "greenlet",
+    "zope",
+    "_pytest",
+    "pytest",
+)  # what holds originals on purpose
 
 
 def rebind_early_names() -> list[str]:
@@ -43,7 +50,7 @@ def rebind_early_names() -> list[str]:
 def _patched() -> dict[int, tuple[str, Any]]:
     """What replaces each original, by that one's id."""
     table = {}
-    for module_name, names in monkey.saved.items():
+    for module_name, names in vars(monkey)["saved"].items():
         module = sys.modules.get(module_name)
         for name, old in names.items():
             new = getattr(module, name, None)

@@ -19,8 +19,16 @@ from greenlet import getcurrent, greenlet
 from .. import native
 from . import children
 from .leftovers import FORKED, end_process
+from .worlds import put
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)  # those a worker listens to
+SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR2,
+)  # those a worker listens to
+
+NO_HUB: Any = None
 
 _leave: Callable[[], None] | None = None
 _is_registered = False
@@ -53,12 +61,12 @@ def _in_child() -> None:
 def _part_from_hub() -> None:
     """Be without a hub; when this greenlet ends, the process does, instead of the others going on."""
     hub = get_hub_if_exists()
-    set_hub(None)
-    gevent.hub.MAIN_THREAD_IDENT = 0  # nor may a new hub have the loop of the old one
+    set_hub(NO_HUB)
+    put(gevent.hub, MAIN_THREAD_IDENT=0)  # nor may a new hub have the loop of the old one
     current = getcurrent()
     current.__dict__[FORKED] = True
     if hub is not None:
-        hub.handle_error = _end_with  # what a gevent greenlet does with an exception
+        put(hub, handle_error=_end_with)  # what a gevent greenlet does with an exception
     if current.parent is not None:
         end = greenlet(_await_end, current.parent)
         end.switch(current)

@@ -11,7 +11,7 @@ from greenlet import getcurrent
 from .locks import Lock
 
 
-class ThreadHandle(gevent.thread._ThreadHandle):  # type: ignore[name-defined, misc]
+class ThreadHandle(gevent.thread._ThreadHandle):  # type: ignore[misc]
     """The handle of a thread, native or a greenlet, that any other may wait for.
 
     Attributes:

@@ -7,6 +7,7 @@ executors, is Python above this one.
 
 from __future__ import annotations
 
+import _thread
 import queue
 import threading
 from time import monotonic
@@ -18,7 +19,7 @@ from gevent.exceptions import BlockingSwitchOutError
 from greenlet import getcurrent
 
 from .. import native
-from .worlds import original
+from .worlds import original, put
 
 HUB_SECONDS = 0.01  # what the hub waits for another thread, as it cannot let its greenlets run
 FOREVER = 1e9  # seconds; a timer, as a loop without one would end
@@ -178,16 +179,17 @@ def _check_timeout(blocking: bool, timeout: float) -> None:
 
 def install() -> None:
     """Make it the lock of the standard library, and give that its own classes above it back."""
-    import _thread
-
-    for module in (_thread, threading):
-        for name in ("allocate_lock", "_allocate_lock", "Lock", "LockType", "lock", "_set_sentinel"):
-            if hasattr(module, name) and not (module is _thread and name == "_set_sentinel"):
+    for module, names in (
+        (_thread, ("allocate_lock", "allocate", "LockType", "lock")),
+        (threading, ("_allocate_lock", "Lock", "_LockType", "_set_sentinel")),
+    ):
+        for name in names:
+            if hasattr(module, name):
                 setattr(module, name, Lock)
-    threading.Event = original("threading", "Event")  # type: ignore[misc]
+    put(threading, Event=original("threading", "Event"))
     for name in ("Queue", "LifoQueue", "PriorityQueue"):
         setattr(queue, name, original("queue", name))
-    queue.SimpleQueue = queue._PySimpleQueue  # type: ignore[misc, attr-defined]
+    put(queue, SimpleQueue=queue._PySimpleQueue)  # type: ignore[attr-defined]
     _renew_existing()
 
 
@@ -196,9 +198,9 @@ def _renew_existing() -> None:
     import concurrent.futures.thread as executors
     import logging
 
-    threading._active_limbo_lock = Lock()  # type: ignore[attr-defined]
-    executors._global_shutdown_lock = Lock()  # type: ignore[attr-defined, assignment]
-    logging._lock = threading.RLock()  # type: ignore[attr-defined]
+    put(threading, _active_limbo_lock=Lock())
+    put(executors, _global_shutdown_lock=Lock())
+    put(logging, _lock=threading.RLock())
     for reference in logging._handlerList:  # type: ignore[attr-defined]
         handler = reference()
         if handler is not None:

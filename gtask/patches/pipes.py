@@ -16,7 +16,7 @@ from gevent.socket import wait_read, wait_write
 
 from .. import native
 from .children import FIRST_POLL_SECONDS, POLL_SECONDS
-from .worlds import may_wait
+from .worlds import may_wait, put
 
 READ, WRITE = 1, 4  # poll(2)
 ROOM_BYTES = 4096  # PIPE_BUF: what goes into a pipe that can be written to, pipe(7)
@@ -68,7 +68,6 @@ def _make_methods(semaphore: Any) -> None:
 
 def install() -> None:
     """Make them those of `multiprocessing`."""
-    Connection._recv.__defaults__ = (read,)  # type: ignore[attr-defined]
-    Connection._send.__defaults__ = (write,)  # type: ignore[attr-defined]
-    SemLock._make_methods = _make_methods  # type: ignore[attr-defined]
-    SemLock.__enter__ = acquire  # type: ignore[method-assign, assignment]
+    put(Connection._recv, __defaults__=(read,))  # type: ignore[attr-defined]
+    put(Connection._send, __defaults__=(write,))  # type: ignore[attr-defined]
+    put(SemLock, _make_methods=_make_methods, __enter__=acquire)

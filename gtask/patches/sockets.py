@@ -21,12 +21,13 @@ import gevent._socket3
 import gevent._socketcommon
 import gevent.select
 import gevent.selectors
+from gevent import monkey
 from gevent._hub_local import get_hub_if_exists
 from gevent._hub_primitives import wait_on_socket, wait_on_watcher
 from gevent.hub import Hub
 
 from .. import native
-from .worlds import by_thread, original
+from .worlds import by_thread, original, put
 
 _POLL_EVENTS = {1: select.POLLIN, 2: select.POLLOUT, 3: select.POLLIN | select.POLLOUT}
 _READ_WRITE = 3  # libev has flags of its own beside them
@@ -94,14 +95,17 @@ class _Resolver:
 _no_hub = NoHub()
 
 
-class TimeoutHere(gevent.Timeout):  # type: ignore[misc]
-    """gevent's; none where there is no hub, as the waits within it keep the socket's timeout."""
+class TimeoutHere:
+    """In place of `gevent.Timeout`: none without a hub, as the waits keep the socket's timeout."""
 
-    @classmethod
-    def _start_new_or_dummy(cls, timeout: Any, exception: Any = None, ref: bool = True) -> Any:
+    @staticmethod
+    def _start_new_or_dummy(*args: Any, **kwargs: Any) -> Any:
         if get_hub_if_exists() is None:
             return contextlib.nullcontext()
-        return gevent.Timeout._start_new_or_dummy(timeout, exception, ref)
+        return _start_timeout(*args, **kwargs)
+
+
+_start_timeout: Any = vars(gevent.Timeout)["_start_new_or_dummy"].__get__(None, gevent.Timeout)
 
 
 def hub_here() -> Any:
@@ -179,14 +183,12 @@ _close_with_loop: Any = gevent._socket3.socket._drop_ref_on_close
 
 
 def _install_sockets() -> None:
-    for module in (gevent._socketcommon, gevent._socket3, gevent._fileobjectposix):
-        module.get_hub = hub_here
-    gevent._socketcommon.Timeout = TimeoutHere
-    gevent._socketcommon.SocketMixin._wait = wait_for_socket
-    gevent._socket3.socket._drop_ref_on_close = _close_socket
-    gevent._fileobjectposix.wait_on_watcher = wait_for_file
-    Hub.cancel_waits_close_and_then = _close_in_its_thread
-    Hub.cancel_wait = _cancel_in_its_thread
+    put(gevent._socketcommon, get_hub=hub_here, Timeout=TimeoutHere)
+    put(gevent._socketcommon.SocketMixin, _wait=wait_for_socket)
+    put(gevent._socket3, get_hub=hub_here)
+    put(gevent._socket3.socket, _drop_ref_on_close=_close_socket)
+    put(gevent._fileobjectposix, get_hub=hub_here, wait_on_watcher=wait_for_file)
+    put(Hub, cancel_waits_close_and_then=_close_in_its_thread, cancel_wait=_cancel_in_its_thread)
 
 
 def _install_select() -> None:
@@ -198,20 +200,17 @@ def _install_select() -> None:
 
         _selector_cls = native_poll
 
-    select.select = by_thread(gevent.select.select, original("select", "select"))
-    select.poll = poll  # type: ignore[assignment]
-    selectors.SelectSelector._select = staticmethod(select.select)  # type: ignore[attr-defined]
-    selectors.PollSelector._selector_cls = staticmethod(poll)  # type: ignore[attr-defined]
-    selectors.DefaultSelector = by_thread(  # type: ignore[misc, assignment]
-        gevent.selectors.GeventSelector, NativeSelector
-    )
+    put(select, select=by_thread(gevent.select.select, original("select", "select")), poll=poll)
+    put(selectors.SelectSelector, _select=staticmethod(select.select))
+    put(selectors.PollSelector, _selector_cls=staticmethod(poll))
+    put(selectors, DefaultSelector=by_thread(gevent.selectors.GeventSelector, NativeSelector))
 
 
 def install() -> None:
     """Change what was patched."""
-    if gevent.monkey.is_module_patched("socket"):
+    if monkey.is_module_patched("socket"):
         _install_sockets()
-    if gevent.monkey.is_module_patched("select"):
+    if monkey.is_module_patched("select"):
         _install_select()
-    if gevent.monkey.is_module_patched("time"):
-        time.sleep = by_thread(gevent.sleep, native.sleep)
+    if monkey.is_module_patched("time"):
+        put(time, sleep=by_thread(gevent.sleep, native.sleep))

@@ -10,7 +10,7 @@ import gevent.subprocess
 from gevent import monkey
 from gevent._hub_local import get_hub_if_exists
 
-from .worlds import original
+from .worlds import original, put
 
 STEP_SECONDS = 0.01  # between two looks at a process that another thread waits for
 
@@ -64,7 +64,8 @@ class Popen(_Green, metaclass=_ByThread):  # type: ignore[misc]
 
 def install() -> None:
     """Make it the one of `subprocess`, with what the standard library's needs."""
-    for name, value in monkey.saved["subprocess"].items():
+    for name, value in vars(monkey)["saved"]["subprocess"].items():
         if value is not None and getattr(subprocess, name, None) is None:
             setattr(subprocess, name, value)
-    gevent.subprocess.Popen = subprocess.Popen = Popen  # type: ignore[misc]
+    put(subprocess, Popen=Popen)
+    put(gevent.subprocess, Popen=Popen)

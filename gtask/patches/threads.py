@@ -6,6 +6,7 @@ gevent makes a greenlet's, is that thread's, and `threading.get_ident` tells it 
 
 from __future__ import annotations
 
+import _thread
 import sys
 import threading
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from greenlet import getcurrent, greenlet
 from .. import native
 from .handles import ThreadHandle
 from .leftovers import CURRENT_THREAD
-from .worlds import original
+from .worlds import original, put
 
 _start_native: Any = original("_thread", "start_new_thread")
 _start_green: Any = gevent.thread.start_new_thread
@@ -57,7 +58,8 @@ class ThreadGreenlet(greenlet):
 
 def is_main_thread() -> bool:
     """This is the native thread that the worker's hub runs in."""
-    return bool(native.thread_id() == gevent.hub.MAIN_THREAD_IDENT)
+    main: int = vars(gevent.hub)["MAIN_THREAD_IDENT"]
+    return native.thread_id() == main
 
 
 def start_new_thread(
@@ -94,15 +96,10 @@ class CurrentThread(gevent.threading._DummyThread):  # type: ignore[misc]
 
 def install() -> None:
     """Give `threading` and `_thread` these."""
-    import _thread
-
-    threading._DummyThread = CurrentThread  # type: ignore[attr-defined]
-    _thread.start_new_thread = start_new_thread  # type: ignore[assignment]
-    _thread.start_new = start_new_thread  # type: ignore[assignment, attr-defined]
+    put(threading, _DummyThread=CurrentThread)
+    put(_thread, start_new_thread=start_new_thread, start_new=start_new_thread)
     if sys.version_info < (3, 13):
-        threading._start_new_thread = start_new_thread  # type: ignore[attr-defined]
-        return
-    for module in (_thread, threading):
-        module._ThreadHandle = ThreadHandle
-    _thread.start_joinable_thread = start_joinable_thread
-    threading._start_joinable_thread = start_joinable_thread
+        put(threading, _start_new_thread=start_new_thread)
+    else:
+        put(_thread, start_joinable_thread=start_joinable_thread, _ThreadHandle=ThreadHandle)
+        put(threading, _start_joinable_thread=start_joinable_thread, _ThreadHandle=ThreadHandle)

@@ -28,6 +28,12 @@ def may_wait() -> bool:
     return hub is not None and getcurrent() is not hub
 
 
+def put(owner: Any, **names: Any) -> None:
+    """Replace attributes of a module or a class, whatever its types say."""
+    for name, value in names.items():
+        setattr(owner, name, value)
+
+
 def original(module: str, name: str) -> Any:
     """What a name of the standard library stood for before gevent's patches."""
     return monkey.get_original(module, name)
