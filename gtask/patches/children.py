@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 import gevent
@@ -26,6 +28,7 @@ FIRST_POLL_SECONDS = 0.001
 POLL_SECONDS = 0.05  # where there is no pidfd; also what waits for children of which none is named
 
 KEPT_STATUSES = 256
+GRACE_SECONDS = 0.05  # between the reaping of a child in one thread and another's learning of it
 LOST = 255 << 8  # the status of a process that somebody has reaped who told nobody
 
 _watched: dict[int, list[ChildWatcher]] = {}  # by process id
@@ -89,7 +92,7 @@ class ChildWatcher:
         try:
             self._pidfd = open_pidfd(self.pid) if self.pid else None
         except ProcessLookupError:  # somebody has reaped it
-            self._watch(self.loop.timer(0, ref=self.ref), self._tell, LOST)
+            self._watch(self.loop.timer(0, ref=self.ref), self._tell_learned)
             return
         if self._pidfd is not None:
             self._watch(self.loop.io(self._pidfd, READ, ref=self.ref), self._look)
@@ -98,18 +101,22 @@ class ChildWatcher:
             self._watch(timer, self._look)
         _watched.setdefault(self.pid, []).append(self)
 
-    def _watch(self, watcher: Any, callback: Callable[..., Any], *args: Any) -> None:
+    def _watch(self, watcher: Any, callback: Callable[[], None]) -> None:
         self._watcher = watcher
-        watcher.start(callback, *args)
+        watcher.start(callback)
 
     def _look(self) -> None:
         try:
             pid, status = native.waitpid(self.pid or -1, os.WNOHANG)
-        except ChildProcessError:
-            pid, status = self.pid, self._learned
+        except ChildProcessError:  # another thread was faster, and may be about to tell
+            if not self.pid:
+                return  # there is no child just now
+            self._unwatch()
+            self._watch(self.loop.timer(GRACE_SECONDS, ref=self.ref), self._tell_learned)
+            return
         if pid:
-            _others_learn(pid, status, self)
             _keep(pid, status)
+            _others_learn(pid, status, self)
             self._tell(status, pid)
 
     def _tell(self, status: int, pid: int = 0) -> None:
@@ -131,14 +138,8 @@ class ChildWatcher:
 
     def stop(self) -> None:
         """Wait no more."""
-        watcher, self._watcher = self._watcher, None
         self.callback, self.args = None, ()
-        if watcher is not None:
-            watcher.stop()
-            watcher.close()
-        if self._pidfd is not None:
-            os.close(self._pidfd)
-            self._pidfd = None
+        self._unwatch()
         here = _watched.get(self.pid)
         if here and self in here:
             here.remove(self)
@@ -146,6 +147,15 @@ class ChildWatcher:
                 del _watched[self.pid]
 
     close = stop
+
+    def _unwatch(self) -> None:
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.stop()
+            watcher.close()
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
 
     def __enter__(self) -> ChildWatcher:
         return self
@@ -168,6 +178,9 @@ def _keep(pid: int, status: int) -> None:
 
 def take_status(pid: int) -> int | None:
     """The status of a process that a watcher has reaped; told once, None if there is none."""
+    until = monotonic() + GRACE_SECONDS
+    while pid in _watched and pid not in _statuses and monotonic() < until:
+        time.sleep(FIRST_POLL_SECONDS)  # it has reaped it just now, in another thread
     return _statuses.pop(pid, None)
 
 

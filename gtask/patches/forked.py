@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent.hub
+from gevent._greenlet_primitives import SwitchOutGreenletWithLoop
 from gevent._hub_local import get_hub_if_exists, set_hub
 from greenlet import getcurrent, greenlet
 
@@ -43,19 +44,28 @@ def when_forked(leave: Callable[[], None] | None) -> None:
     _leave = leave
     if not _is_registered:
         _is_registered = True
-        os.register_at_fork(after_in_child=_in_child)
+        os.register_at_fork(before=_before, after_in_parent=_unblock, after_in_child=_in_child)
+
+
+def _before() -> None:
+    """A signal that comes right after the fork must not be taken in the worker's way."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def _unblock() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def _in_child() -> None:
     global _leave
     leave, _leave = _leave, None
-    if leave is None:
-        return
-    _part_from_hub()
-    leave()
-    children.forget()
-    for number in SIGNALS:  # or they would be taken for the worker's
-        native.signal(number, signal.SIG_DFL)
+    if leave is not None:
+        _part_from_hub()
+        leave()
+        children.forget()
+        for number in SIGNALS:
+            native.signal(number, signal.SIG_DFL)
+    _unblock()
 
 
 def _part_from_hub() -> None:
@@ -65,22 +75,29 @@ def _part_from_hub() -> None:
     put(gevent.hub, MAIN_THREAD_IDENT=0)  # nor may a new hub have the loop of the old one
     current = getcurrent()
     current.__dict__[FORKED] = True
-    if hub is not None:
-        put(hub, handle_error=_end_with)  # what a gevent greenlet does with an exception
     if current.parent is not None:
-        end = greenlet(_await_end, current.parent)
-        end.switch(current)
+        end = _End(current.parent, None if hub is None else hub.loop)
+        greenlet.switch(end, current)  # a started one gets exceptions, too
         current.parent = end
 
 
-def _end_with(context: Any, kind: Any, error: BaseException, trace: Any) -> None:
-    end_process(error.with_traceback(trace))
+class _End(SwitchOutGreenletWithLoop):
+    """Takes the place of a greenlet's parent, which is a hub to gevent, and ends the process."""
 
+    loop: Any
 
-def _await_end(current: greenlet) -> None:
-    error = None
-    try:
-        current.switch()
-    except BaseException as what:
-        error = what
-    end_process(error)
+    def __init__(self, parent: greenlet, loop: Any) -> None:
+        super().__init__(None, parent)
+        self.loop = loop
+
+    def run(self, current: greenlet) -> None:
+        error = None
+        try:
+            current.switch()
+        except BaseException as what:
+            error = what
+        end_process(error)
+
+    def handle_error(self, context: Any, kind: Any, error: BaseException, trace: Any) -> None:
+        """What a gevent greenlet has raised."""
+        end_process(error.with_traceback(trace))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
+from gevent.monkey.api import patch_item
 from gevent.socket import wait_read
 
 from .children import FIRST_POLL_SECONDS, POLL_SECONDS, open_pidfd, reaped, take_status
@@ -121,6 +122,6 @@ def system(command: str | bytes) -> int:
 def install() -> None:
     """Make them those of `os`; forks are the system's own, and waited for as any other child."""
     for function in (wait, waitpid, wait3, wait4, waitid, system):
-        setattr(os, function.__name__, function)
+        patch_item(os, function.__name__, function)
     for name in ("fork", "forkpty"):
         setattr(os, name, original("os", name))
