@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from .errors import BadArguments, TaskError, TaskFailed, UnknownTask
+from .errors import BadArguments, TaskFailed, UnknownTask
 from .protocols.jsontext import dumps, loads
 from .tasks import find_tasks, running_task
 
@@ -129,8 +129,6 @@ class InlineTasks:
         context.run(running_task.set, lambda: _InlineTask(self.progress))
         try:
             result = context.run(task.function, *positional, **keywords)
-        except TaskError:
-            raise
         except Exception as error:
             data = {"type": type(error).__name__, "message": str(error)}
             raise TaskFailed(f"{type(error).__name__}: {error}", data) from error

@@ -326,6 +326,7 @@ class WorkerProcess:
         self.ask_to_go(f"task {function} ignores its time limit")
 
     def on_stuck(self, threads: int) -> None:
+        self.fairness.reconsider()  # it may be full now
         self.ask_to_go(f"{threads} threads of blocking tasks are stuck")
 
     def beat(self) -> None:

@@ -15,7 +15,15 @@ from typing import Any, Final
 from greenlet import GreenletExit
 
 from ..binding import TaskFunction
-from ..errors import BadArguments, InternalError, ProtocolError, TaskError, TaskFailed, TaskTimeout
+from ..errors import (
+    BadArguments,
+    InternalError,
+    Overloaded,
+    ProtocolError,
+    TaskError,
+    TaskFailed,
+    TaskTimeout,
+)
 from ..net.stream import OPEN
 from ..protocols.jsontext import dumps, loads
 from ..protocols.messages import (
@@ -33,6 +41,7 @@ from .builtins import call_builtin
 from .execution import Batch, Execution, failure_of, log_error
 from .pace import PacedConnection
 from .task_greenlet import TaskGreenlet
+from .threads import NoThread
 
 ROUND_SECONDS: Final = 0.005  # what one connection may take before others have theirs
 CORK_SECONDS: Final = 0.001  # what a reply may wait for the next one
@@ -233,7 +242,9 @@ class TaskConnection(PacedConnection):
         call = greenlet.current()
         self.engine.stats.failed()
         failure: TaskError
-        if call.is_answered and isinstance(error, TaskTimeout | GreenletExit):
+        if isinstance(error, NoThread):
+            failure = Overloaded("all threads of blocking tasks are stuck", {"retry_after": 1.0})
+        elif call.is_answered and isinstance(error, TaskTimeout | GreenletExit):
             failure = TaskFailed()  # it ended as it was told to
         else:
             failure = failure_of(call, error)

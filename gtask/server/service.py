@@ -83,7 +83,7 @@ class TaskService:
 
     @property
     def is_full(self) -> bool:
-        return self.engine.turns.is_full
+        return self.engine.turns.is_full or self.engine.threads.are_used_up
 
     @property
     def is_idle(self) -> bool:

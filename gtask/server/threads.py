@@ -20,6 +20,11 @@ from ..patches.leftovers import end_if_forked
 from .stats import WorkerStats
 
 MOST_STUCK: Final = 0.5  # of the threads, past which the process is of little use
+LOOK_SECONDS: Final = 1.0  # between two looks of who waits at whether it waits in vain
+
+
+class NoThread(Exception):
+    """Every thread is stuck: there is nothing to wait for."""
 
 
 class TaskThreads:
@@ -46,13 +51,19 @@ class TaskThreads:
         self._free: Any = Semaphore(size, hub)
         self._pool: Any = None
 
+    @property
+    def are_used_up(self) -> bool:
+        """None of them will be free again, as far as one can tell."""
+        return self.stuck >= self.size
+
     def run(self, function: Callable[[], Any], context: Context) -> Any:
         """What `function()` gives in a thread; until one is free, the greenlet waits.
 
         Raises:
+            NoThread: all are stuck.
             BaseException: what it has raised, or what ends the greenlet meanwhile.
         """
-        self._free.acquire()
+        self._wait_for_thread()
         job = _Job(function, context)
         try:
             if self._pool is None:
@@ -73,6 +84,12 @@ class TaskThreads:
         if job.error is not None:
             raise job.error
         return job.value
+
+    def _wait_for_thread(self) -> None:
+        while not self.are_used_up:
+            if self._free.acquire(timeout=LOOK_SECONDS):
+                return
+        raise NoThread
 
     def _ended(self, job: _Job) -> None:
         """The thread is free again; in the hub."""

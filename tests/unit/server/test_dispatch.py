@@ -23,6 +23,7 @@ from gtask.errors import (
     DRAINING,
     INTERNAL_ERROR,
     INVALID_REQUEST,
+    OVERLOADED,
     PARSE_ERROR,
     TASK_FAILED,
     TIMED_OUT,
@@ -207,6 +208,16 @@ def test_the_current_task_is_each_callers_own(peer):
     assert replies == sorted(
         [result(1, [1, peer_name]), result("two", ["two", peer_name]), [None, peer_name]], key=str
     )
+
+
+def test_a_blocking_call_that_would_wait_for_a_thread_in_vain_is_told_so(serve):
+    served = serve(TaskFunction(echo, "blocking", None, True))
+    served.engine.threads.stuck = served.engine.threads.size
+    assert served.service.is_full
+    peer = served.connect()
+    peer.send(call(1, "blocking", 5))
+    error = peer.line()["error"]
+    assert (error["code"], error["data"]) == (OVERLOADED, {"retry_after": 1.0})
 
 
 @pytest.mark.parametrize("error", [InternalError("x"), TaskCancelled("y"), BadArguments("z")])

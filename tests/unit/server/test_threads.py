@@ -114,6 +114,22 @@ def test_a_thread_whose_call_has_ended_is_stuck_until_it_ends_too(pool):
     assert pool.told == (0, 0)
 
 
+@pytest.mark.parametrize("when", ["before", "while it waits"])
+def test_where_all_are_stuck_nobody_waits_in_vain(pool, monkeypatch, when):
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+    holding = [pool.start(pool.hold) for _ in range(2)]
+    until(lambda: pool.counts == (2, 0))
+    late = pool.start(lambda: "never") if when == "while it waits" else None
+    gevent.sleep(0)
+    assert not pool.threads.are_used_up
+    for call in holding:
+        call.kill(ValueError)
+    assert pool.threads.are_used_up
+    late = late or pool.start(lambda: "never")
+    with pytest.raises(module.NoThread):
+        late.get(timeout=5)
+
+
 def test_few_that_are_stuck_are_no_reason_to_complain():
     pool = Pool(size=3)
     calls = [pool.start(pool.hold) for _ in range(2)]
