@@ -20,6 +20,7 @@ from greenlet import getcurrent, greenlet
 from .. import native
 from . import children
 from .leftovers import FORKED, end_process
+from .locks import Lock
 from .worlds import put
 
 SIGNALS = (
@@ -33,6 +34,8 @@ NO_HUB: Any = None
 
 _leave: Callable[[], None] | None = None
 _is_registered = False
+_one_fork = Lock()
+_forking: greenlet | None = None  # who has it
 
 
 def when_forked(leave: Callable[[], None] | None) -> None:
@@ -44,16 +47,25 @@ def when_forked(leave: Callable[[], None] | None) -> None:
     _leave = leave
     if not _is_registered:
         _is_registered = True
-        os.register_at_fork(before=_before, after_in_parent=_unblock, after_in_child=_in_child)
+        os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
 
 
 def _before() -> None:
-    """A signal that comes right after the fork must not be taken in the worker's way."""
+    """One fork at a time: the hooks of others, which come next, take locks that greenlets and
+    threads must not contend for. A signal that comes right after the fork must not be taken as in
+    the worker, so it is kept back."""
+    global _forking
+    _one_fork.acquire()
+    _forking = getcurrent()
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
-def _unblock() -> None:
+def _in_parent() -> None:
+    global _forking
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    if _forking is getcurrent():
+        _forking = None
+        _one_fork.release()
 
 
 def _in_child() -> None:
@@ -65,7 +77,8 @@ def _in_child() -> None:
         children.forget()
         for number in SIGNALS:
             native.signal(number, signal.SIG_DFL)
-    _unblock()
+    _one_fork._at_fork_reinit()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def _part_from_hub() -> None:
