@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from socket import SOCK_STREAM
 from typing import Any
 
 PROTOCOLS = ("text", "websocket")
@@ -27,8 +29,18 @@ class Address:
     path: str = ""
 
     @property
+    def is_nowhere(self) -> bool:
+        """It is no address: a service that has a store alone listens nowhere."""
+        return not self.protocol
+
+    @property
     def is_unix(self) -> bool:
         return bool(self.path)
+
+    @property
+    def server_name(self) -> str:
+        """The host as certificates name it: without the final dot, and without a scope."""
+        return self.host.partition("%")[0].removesuffix(".")
 
     @property
     def sockaddr(self) -> str | tuple[str, int]:
@@ -36,10 +48,15 @@ class Address:
         return self.path or (self.host, self.port)
 
     def __str__(self) -> str:
+        if self.is_nowhere:
+            return "nowhere"
         if self.path:
             return f"{self.protocol}+unix://{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.protocol}://{host}:{self.port}"
+
+
+NOWHERE = Address("")
 
 
 @lru_cache(maxsize=128)  # 1.7 µs of each connection that a page opens to its tasks
@@ -74,6 +91,22 @@ def parse_address(url: str) -> Address:
     ):
         raise ValueError(f"{url!r}: expected {protocol}://HOST:PORT with a port of 0 to 65535")
     return Address(protocol, host, int(port))
+
+
+def look_up(address: Address, getaddrinfo: Callable[..., list[Any]]) -> list[Any]:
+    """All addresses of a name, by one of the functions that there are for that.
+
+    Raises:
+        OSError, ValueError: there are none.
+    """
+    host = address.host
+    try:
+        return getaddrinfo(host, address.port, type=SOCK_STREAM)
+    except OSError:
+        if not host.endswith("."):
+            raise
+    # Names of /etc/hosts, such as localhost, are not found with the final dot of DNS.
+    return getaddrinfo(host[:-1], address.port, type=SOCK_STREAM)
 
 
 def format_address(address: Any) -> str:

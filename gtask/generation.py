@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from .config import Settings
 from .scoreboard import Scoreboard
+from .stacks import Stacks
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Generation:
         scoreboards: one for each service.
         channel: the mold's and its workers' end of the socket pair to the master.
         master: the master's process id.
+        stacks: where a process that dies of a fault leaves its stacks; None: on standard error.
     """
 
     number: int
@@ -29,3 +31,4 @@ class Generation:
     scoreboards: Mapping[str, Scoreboard]
     channel: socket.socket
     master: int
+    stacks: Stacks | None = None

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import _socket
 import _thread
+import fcntl
 import os
 import select
 import signal as _signal
 import sys
 import time
 from typing import TYPE_CHECKING, Any
+
+SIOCOUTQ = 0x5411  # linux/sockios.h
 
 
 def _original(module: Any, name: str) -> Any:
@@ -23,8 +26,8 @@ def _original(module: Any, name: str) -> Any:
 
 
 if TYPE_CHECKING:
-    from _thread import _local as local
-    from _thread import get_ident
+    import threading
+    from _thread import allocate_lock as allocate_lock
     from os import fork as fork
     from os import waitpid as waitpid
     from select import epoll as epoll
@@ -35,7 +38,8 @@ if TYPE_CHECKING:
     from socket import socket as socket
     from time import sleep as sleep
 
-    thread_id = get_ident
+    local, thread_id, RLock = _thread._local, _thread.get_ident, threading._RLock
+    start_thread = _thread.start_new_thread
 else:
     import socket as _socket_module
 
@@ -43,12 +47,15 @@ else:
     waitpid = _original(os, "waitpid")
     epoll = _original(select, "epoll")
     poll = _original(select, "poll")
-    signal = _original(_signal, "signal")
     getsignal = _original(_signal, "getsignal")
+    signal = _original(_signal, "signal")
     socket = _original(_socket_module, "socket")
     getaddrinfo = _original(_socket_module, "getaddrinfo")
     sleep = _original(time, "sleep")
     local = _original(_thread, "_local")  # of a thread; the patched one is of a greenlet
+    allocate_lock = _original(_thread, "allocate_lock")
+    start_thread = _original(_thread, "start_new_thread")
+    RLock = _original(_thread, "RLock")  # the patched one is a greenlet's
     thread_id = _original(_thread, "get_ident")  # the patched one tells greenlets apart
 
 
@@ -56,6 +63,12 @@ def accept(listener: socket) -> socket:
     """`listener.accept()`, whose own result would be of the patched class."""
     fd, _ = listener._accept()  # type: ignore[attr-defined]
     return socket(listener.family, listener.type, listener.proto, fileno=fd)
+
+
+def unacknowledged_bytes(fd: int) -> int:
+    """What the kernel keeps of what was sent on a socket, as its peer has not taken it, tcp(7)."""
+    kept = fcntl.ioctl(fd, SIOCOUTQ, bytes(4))
+    return int.from_bytes(kept, sys.byteorder)
 
 
 def seqpacket_pair() -> tuple[socket, socket]:

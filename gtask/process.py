@@ -43,8 +43,12 @@ def set_title(text: str) -> None:
     """
     start, room = _title_room()
     if room > 0:
-        ctypes.memmove(start, text.encode()[: room - 1].ljust(room, b"\0"), room)
-    _prctl(PR_SET_NAME, text.replace(": ", ":").replace(" ", "-").encode()[:15])
+        ctypes.memmove(start, _title(text)[: room - 1].ljust(room, b"\0"), room)
+    _prctl(PR_SET_NAME, _title(text.replace(": ", ":").replace(" ", "-"))[:15])
+
+
+def _title(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")  # a file may have a name that is no UTF-8
 
 
 def resident_bytes(pid: int) -> int:

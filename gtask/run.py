@@ -10,6 +10,8 @@ from .config import make_settings
 from .errors import ConfigError
 from .master.master import Master
 from .server.mold import run_mold
+from .server.stores import run_store
+from .streams import open_standard_streams
 from .worker import Worker
 
 
@@ -23,13 +25,19 @@ def run_all(*workers: Worker, **options: Any) -> NoReturn:
     Raises:
         SystemExit: always; 0 after a clean stop (docs/signals.md).
     """
+    open_standard_streams()
     _number_namesakes(workers)
     try:
         settings = make_settings((worker.settings() for worker in workers), **options)
     except ConfigError as error:
         print(error, file=sys.stderr)
         sys.exit(os.EX_CONFIG)
-    sys.exit(Master(settings, lambda generation: run_mold(generation, workers=workers)).run())
+    master = Master(
+        settings,
+        lambda generation: run_mold(generation, workers=workers),
+        start_store=run_store,
+    )
+    sys.exit(master.run())
 
 
 def _number_namesakes(workers: tuple[Worker, ...]) -> None:

@@ -6,7 +6,7 @@ A `Worker` holds what the user wants; it opens no socket and starts no process.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from types import ModuleType
 from typing import Any
@@ -18,6 +18,22 @@ from .config import ServiceSettings, make_service
 from .tasks import find_tasks, task
 
 
+class Connections(dict[int, Any]):
+    """Open connections by their ids; to walk over it is to walk over those that are open then."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(list(super().keys()))
+
+    def keys(self) -> list[int]:  # type: ignore[override]
+        return list(super().keys())
+
+    def values(self) -> list[Any]:  # type: ignore[override]
+        return list(super().values())
+
+    def items(self) -> list[tuple[int, Any]]:  # type: ignore[override]
+        return list(super().items())
+
+
 class Worker:
     """A service: where it listens, how many processes it has, and what they do.
 
@@ -27,7 +43,7 @@ class Worker:
 
     Args:
         listen: ``text://host:port``, ``text+unix:///path`` or ``websocket://host:port``; the
-            scheme's case is free.
+            scheme's case is free. ``sqlite:///path`` beside it, or alone, for durable tasks.
         tasks: functions marked with `@task`, modules that hold some, or modules' names. A worker
             with tasks answers calls itself and has no `on_message`.
         name: for the log, `status` and the process title.
@@ -36,7 +52,7 @@ class Worker:
 
     Attributes:
         id: in a worker process its number, 0 to count - 1; else -1.
-        connections: in a worker process its open connections, by id.
+        connections: in a worker process its open connections, by id; may be walked while some end.
         application: a WSGI application for the plain HTTP requests of a websocket service.
         choose_subprotocol: ``(offered names, WSGI environment) -> one of them or None``.
         on_worker_start, on_worker_stop, on_worker_reload: called with the worker.
@@ -50,6 +66,7 @@ class Worker:
 
     name: str
     count: int
+    handler: str
     max_frame_bytes: int
     max_send_buffer_bytes: int
 
@@ -65,11 +82,11 @@ class Worker:
         self.tasks: Any = tasks
         settings = make_service(name, str(listen), **options)
         for field in fields(ServiceSettings):
-            if field.name not in ("listen", "tasks"):
+            if field.name not in ("listen", "stores", "tasks"):
                 setattr(self, field.name, options.get(field.name, getattr(settings, field.name)))
         self.name = name
         self.id = -1
-        self.connections: dict[int, Any] = {}
+        self.connections: dict[int, Any] = Connections()
         self.application: Any = None
         self.choose_subprotocol: Callback = None
         self.on_worker_start: Callback = None
@@ -95,7 +112,7 @@ class Worker:
         options = {
             field.name: getattr(self, field.name)
             for field in fields(ServiceSettings)
-            if field.name not in ("name", "listen", "tasks")
+            if field.name not in ("name", "listen", "stores", "tasks")
         }
         return make_service(self.name, str(self.listen), **options)
 

@@ -25,11 +25,13 @@ class BareConnection(ClientConnection):
 
     def put(self, call: Call) -> None:
         self.calls[call.id] = call
+        self.endpoint.load += 1
         call._mark = self._post(encode_bare(call.function, call._args, call._time_left()))
 
     def forget(self, call: Call) -> None:
         # Its answer may still come, and would be taken for the next one's.
         del self.calls[call.id]
+        self.endpoint.load -= 1
         self._abort("an answer that nobody waits for")
 
     def probe(self) -> bool:
@@ -40,7 +42,6 @@ class BareConnection(ClientConnection):
 
     def _received(self, data: bytes) -> None:
         self.heard_at = monotonic()
-        self._has_served = True
         frames = self._decoder.feed(data)
         if frames:
             self._take_answer(frames)
@@ -48,10 +49,12 @@ class BareConnection(ClientConnection):
             self._abort(self._decoder.error().message)
 
     def _take_answer(self, frames: list[bytes]) -> None:
-        if not self.calls:
+        if not self._has_asked():
             self._abort("an answer to no call")
             return
+        self._has_served = True
         call = self.calls.popitem()[1]
+        self.endpoint.load -= 1
         answer = _answer(call, frames[0])
         if not self._options.keep_connections:
             self._enter(DRAINING)  # so that its owner puts no other call here

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import Context, copy_context
 from math import inf
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import gevent
+from gevent._hub_local import get_hub_if_exists
 from greenlet import getcurrent
 
 from ..errors import TaskError
@@ -37,7 +39,8 @@ class CallOwner(Protocol):
 class Call:
     """A call that was made with `TaskClient.call`.
 
-    It is waited for in the native thread that made it, by any number of greenlets.
+    It is waited for in the native thread that made it, by any number of greenlets. Its callbacks
+    run in that thread, each in the context (`contextvars`) of who has given it.
 
     Attributes:
         id: its number on the wire.
@@ -48,6 +51,8 @@ class Call:
     __slots__ = (
         "__weakref__",
         "_args",
+        "_avoid",
+        "_context",
         "_deadline",
         "_error",
         "_give_up_at",
@@ -91,10 +96,14 @@ class Call:
         self._on_result = on_result
         self._on_error = on_error
         self._on_progress = on_progress
+        self._context: Context | None = None  # of the callbacks
+        if on_result is not None or on_error is not None or on_progress is not None:
+            self._context = copy_context()
         self._timeout = timeout  # what the server is told; None: nothing
         self._made_at = monotonic()  # as all times here
         self._deadline = self._made_at + limit
         self._retries = retries  # left
+        self._avoid: Any = None  # the endpoint at which it has failed
         self._tries = 0
         self._mark = 0  # where its line ends in the output of its connection; 0 while it has none
         self._give_up_at = inf  # while it waits for a connection
@@ -136,19 +145,42 @@ class Call:
         return self._error
 
     def cancel(self) -> bool:
-        """End the call with `TaskCancelled`, and tell the server; False if it was done."""
-        return self._owner.cancel(self)
+        """End the call with `TaskCancelled`, and tell the server; False if it was done.
+
+        In another thread than that of the call it is ended there, when the loop runs next.
+        """
+        if self._is_at_home():
+            return self._owner.cancel(self)
+        if not self.done:
+            self._owner.reactor.loop.run_callback_threadsafe(self._owner.cancel, self)
+        return not self.done
 
     def link(self, callback: Callable[[Call], Any]) -> None:
-        """Have `callback(call)` called in a greenlet of its own once the call is done."""
-        run = self._owner.reactor.run
-        self.rawlink(lambda call: run(callback, call))
+        """Have `callback(call)` called in a greenlet of the call's thread once it is done."""
+        reactor, context = self._owner.reactor, copy_context()
+
+        def tell(call: Call) -> None:
+            reactor.run(context.run, callback, call)
+
+        if self._is_at_home():
+            self.rawlink(tell)
+        else:
+            reactor.loop.run_callback_threadsafe(self.rawlink, tell)
 
     def rawlink(self, callback: Callable[[Call], Any]) -> None:
-        """As `link`, in the hub, where nothing may block: `gevent.wait` needs it."""
+        """As `link`, in the hub, where nothing may block: `gevent.wait` needs it.
+
+        Raises:
+            RuntimeError: this is another thread than the call's.
+        """
+        self._must_be_at_home()
         if self.done:
             self._owner.reactor.loop.run_callback(callback, self)
-        elif self._links is None:
+        else:
+            self._link(callback)
+
+    def _link(self, callback: Callable[[Call], Any]) -> None:
+        if self._links is None:
             self._links = [callback]
         else:
             self._links.append(callback)
@@ -158,15 +190,31 @@ class Call:
         if self._links and callback in self._links:
             self._links.remove(callback)
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Call can be neither copied nor pickled: its answer comes here, once")
+
     # -- waiting ------------------------------------------------------------------------------
+
+    def _is_at_home(self) -> bool:
+        """This is the native thread that has made the call."""
+        return get_hub_if_exists() is self._owner.reactor.hub
+
+    def _must_be_at_home(self) -> None:
+        if not self._is_at_home():
+            raise RuntimeError(
+                f"{self.function}: a call is waited for in the thread that made it; in others,"
+                " use its callbacks or `link`"
+            )
 
     def _wait(self) -> None:
         hub = self._owner.reactor.hub
         current = getcurrent()
-        if gevent.get_hub() is not hub or current is hub:
-            raise RuntimeError("a call is waited for in the thread that made it, not in its hub")
+        if get_hub_if_exists() is not hub:
+            self._must_be_at_home()
+        if current is hub:
+            raise RuntimeError("a call cannot be waited for in the hub, which would have to go on")
         switch = current.switch
-        self.rawlink(switch)
+        self._link(switch)
         try:
             while not self.done:
                 hub.switch()
@@ -201,11 +249,16 @@ class Call:
             self._tell()
 
     def _tell(self) -> None:
+        """Have the callback called that is for the end."""
         if self._error is None:
             if self._on_result is not None:
-                self._owner.reactor.start(self._on_result, self._result)
+                self._start(self._on_result, self._result)
         elif self._on_error is not None:
-            self._owner.reactor.start(self._on_error, self._error)
+            self._start(self._on_error, self._error)
+
+    def _start(self, callback: Callable[[Any], Any], value: Any) -> None:
+        assert self._context is not None
+        self._owner.reactor.start(self._context.run, callback, value)
 
     def _report(self, done: Any, total: Any, note: Any) -> None:
         """Keep a progress report for `_start_reporting`; what is too much is dropped."""
@@ -223,9 +276,10 @@ class Call:
         """Pass reports on in their order, then the end; runs in a greenlet of its own."""
         assert self._reports is not None
         assert self._on_progress is not None
+        assert self._context is not None
         try:
             while self._reports:
-                self._on_progress(*self._reports.popleft())
+                self._context.run(self._on_progress, *self._reports.popleft())
         finally:  # whatever one report's receiver raised, the rest follows
             if self._reports:
                 self._owner.reactor.start(self._deliver)
@@ -240,6 +294,9 @@ def wait(calls: Iterable[Call], timeout: float | None = None) -> list[Call]:
 
     Returns:
         Those that are done, in the order given.
+
+    Raises:
+        RuntimeError: one that is not done was made in another thread.
     """
     calls = list(calls)
     for _ in _completions(calls, timeout):
@@ -263,4 +320,9 @@ def as_completed(calls: Iterable[Call], timeout: float | None = None) -> Iterato
 
 
 def _completions(calls: list[Call], timeout: float | None) -> Iterator[Call]:
-    yield from gevent.iwait(calls, timeout)
+    pending = [call for call in calls if not call.done]
+    for call in pending:
+        call._must_be_at_home()
+    yield from [call for call in calls if call.done]
+    if pending:
+        yield from gevent.iwait(pending, timeout)

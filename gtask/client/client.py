@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import ssl
-import sys
-import weakref
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from math import inf
+from time import monotonic
 from types import TracebackType
 from typing import Any
 
-import gevent
-from gevent import monkey
-from gevent._hub_local import get_hub_if_exists
-
 from ..address import Address, parse_address
-from ..errors import InternalError, TaskError
-from ..net.reactor import current_reactor
-from ..protocols.jsontext import dumps
+from ..current import Adopter, running_task
+from ..errors import InternalError, ProtocolError, TaskError
+from ..protocols.jsontext import dumps, loads
 from ..protocols.text import MAX_FRAME_BYTES
+from . import life
 from .calls import Call
 from .options import Options
 from .pool import ConnectionPool
 
 DEFAULT_TIMEOUT = 60.0
 MAX_TIMEOUT = 1e9  # seconds; the wire's limit
+MIN_TIMEOUT = 0.001
 CONTAINERS = (dict, list, tuple)  # of arguments; the union of these would be made for each call
 OTHER_BYTES = 1000  # of a frame that are kept for what is not arguments
 
-_native_thread = monkey.get_original("_thread", "get_ident")  # the patched one tells greenlets
+_native_thread = life.native_thread
 
 
 class TaskClient:
@@ -40,7 +37,10 @@ class TaskClient:
         total = client.call("add", {"a": 1, "b": 2}).get()
 
     Any greenlet of any native thread may use it; each thread has connections of its own, made at
-    its first call. A thread that runs no gevent loop of its own runs it while it waits.
+    its first call. A thread that runs no gevent loop of its own runs it while it waits. A copy, or
+    one that was pickled, is another client with the same arguments.
+
+    Within a task of a gtask worker, calls end with that task's time limit or cancellation.
 
     Args:
         endpoints: one URL, ``text://host:port`` or ``text+unix:///path``, or several.
@@ -80,6 +80,7 @@ class TaskClient:
         max_frame_bytes: int = MAX_FRAME_BYTES,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
+        self._pools: dict[int, ConnectionPool] = {}  # by native thread
         if isinstance(endpoints, str | Address):
             endpoints = [endpoints]
         self.endpoints = [_text_address(endpoint) for endpoint in endpoints]
@@ -100,8 +101,7 @@ class TaskClient:
             ssl_context=ssl_context,
         )
         self._is_closed = False
-        self._pools: dict[int, ConnectionPool] = {}  # by native thread
-        _clients.add(self)
+        life.clients.add(self)
 
     def __repr__(self) -> str:
         return f"<TaskClient {', '.join(map(str, self.endpoints))}>"
@@ -127,7 +127,8 @@ class TaskClient:
             on_result: takes the result.
             on_error: takes the `TaskError`.
             on_progress: takes ``(done, total, note)`` as the task reports it.
-            timeout, retries: for this call; by default the client's.
+            timeout, retries: for this call; by default the client's. Within a task, no timeout
+                is what is left of the task's.
 
         Raises:
             TypeError: the arguments are neither dict nor list.
@@ -139,6 +140,10 @@ class TaskClient:
         if timeout is None:
             timeout = self.timeout
         limit = DEFAULT_TIMEOUT if timeout is None else timeout or inf
+        find = running_task.get()
+        if find is not None:
+            task: Adopter | None = find()
+            timeout, limit = _within(task, timeout, limit)
         pool = self._pools.get(_native_thread()) or self._new_pool()
         call = Call(
             pool,
@@ -153,17 +158,43 @@ class TaskClient:
             self.retries if retries is None else retries,
         )
         pool.submit(call)
+        if find is not None and task is not None:
+            task.adopt(call)
         return call
+
+    def try_again(self) -> None:
+        """Try those addresses again at once that are left alone as they could not be reached."""
+        pool = self._pools.get(_native_thread())
+        if pool is not None:
+            for endpoint in pool.endpoints:
+                endpoint.try_again()
 
     def close(self) -> None:
         """Close every connection; calls under way end with `TaskCancelled`."""
         self._is_closed = True
-        here = current_reactor()
-        for pool in list(self._pools.values()):
-            if pool.reactor is here:
-                pool.close()
-            else:
-                pool.reactor.loop.run_callback_threadsafe(pool.close)
+        life.close(self)
+
+    def __del__(self) -> None:
+        life.part(self._pools.values())
+
+    def __copy__(self) -> TaskClient:
+        return self._make(*self._arguments())
+
+    def __deepcopy__(self, _memo: Any) -> TaskClient:
+        return self.__copy__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._options.ssl_context is not None:
+            raise TypeError("a TaskClient with an ssl_context cannot be pickled: make one there")
+        return self._make, self._arguments()
+
+    @classmethod
+    def _make(cls, endpoints: list[Address], options: dict[str, Any]) -> TaskClient:
+        return cls(endpoints, **options)
+
+    def _arguments(self) -> tuple[list[Address], dict[str, Any]]:
+        options = {each.name: getattr(self._options, each.name) for each in fields(Options)}
+        return self.endpoints, {**options, "timeout": self.timeout, "retries": self.retries}
 
     def __enter__(self) -> TaskClient:
         return self
@@ -177,56 +208,21 @@ class TaskClient:
         self.close()
 
     def _new_pool(self) -> ConnectionPool:
-        thread = _native_thread()
-        if not hasattr(_threads, "end"):
-            _threads.end = _ThreadEnd(thread, owns_hub=get_hub_if_exists() is None)
-        _threads.end.clients.add(self)
-        pool = self._pools[thread] = ConnectionPool(
-            current_reactor(), self.endpoints, self._options
-        )
+        pool = ConnectionPool(life.reactor(), self.endpoints, self._options)
+        life.enter(self, pool)
         pool.is_closed = self._is_closed
         return pool
 
-    def _after_fork(self) -> None:
-        """In a forked child: the connections are the parent's, so leave them alone."""
-        for pool in self._pools.values():
-            pool.abandon()
-        self._pools.clear()
 
-
-class _ThreadEnd:
-    """Lives in a thread's local data, hence as long as the thread, and cleans up after it.
-
-    gevent leaves the hub of a thread that ends behind, with its descriptors; a program that makes
-    a thread for each request would run out of them.
-    """
-
-    def __init__(self, thread: int, owns_hub: bool) -> None:
-        self.clients: weakref.WeakSet[TaskClient] = weakref.WeakSet()
-        self._thread = thread
-        self._hub = gevent.get_hub() if owns_hub else None
-
-    def __del__(self) -> None:
-        if sys.is_finalizing():
-            return
-        for client in list(self.clients):
-            pool = client._pools.pop(self._thread, None)
-            if pool is not None:
-                pool.abandon()
-        if self._hub is not None:
-            self._hub.destroy(destroy_loop=True)
-
-
-_threads = monkey.get_original("_thread", "_local")()
-_clients: weakref.WeakSet[TaskClient] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for client in list(_clients):
-        client._after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+def _within(
+    task: Adopter | None, timeout: float | None, limit: float
+) -> tuple[float | None, float]:
+    """What a call's `timeout`, for the server, and limit, for us, are in a task with its own."""
+    if task is None or task.deadline is None:
+        return timeout, limit
+    left = max(MIN_TIMEOUT, task.deadline - monotonic())
+    limit = left if timeout is None else min(limit, left)
+    return limit, limit
 
 
 def _text_address(endpoint: str | Address) -> Address:
@@ -243,9 +239,18 @@ def _encode(function: str, args: Any, max_frame_bytes: int) -> bytes:
         encoded = dumps(args)
     except InternalError as error:
         raise ValueError(f"{function}: arguments are {error.message}") from None
+    if b"\\ud" in encoded:  # half of a surrogate pair is no text, and no server could read it
+        _check_surrogates(function, encoded)
     if len(encoded) > max_frame_bytes - OTHER_BYTES:
         raise ValueError(f"{function}: {len(encoded)} bytes of arguments are too many")
     return encoded
+
+
+def _check_surrogates(function: str, encoded: bytes) -> None:
+    try:
+        loads(encoded)
+    except ProtocolError as error:
+        raise ValueError(f"{function}: arguments are not JSON text: {error.message}") from None
 
 
 def _check_limits(timeout: float | None, retries: int) -> None:

@@ -10,23 +10,24 @@ It ends no call and opens no other connection: it tells its owner, which does.
 from __future__ import annotations
 
 import _socket
-import logging
 import random
 from collections.abc import Callable
 from enum import IntEnum
 from math import inf
+from time import monotonic
 from typing import Any, ClassVar, Final, Protocol
 
 from ..errors import TaskError
+from ..logs.loggers import get_logger
 from ..net.connector import Connector
 from ..net.reactor import Reactor
-from ..net.stream import State, Stream
+from ..net.stream import OPEN, State, Stream
 from ..protocols.text import TextDecoder
 from .calls import Call
 from .endpoint import Endpoint
 from .options import Options
 
-log = logging.getLogger("gtask.client")
+log = get_logger("gtask.client")
 
 # A host that vanished without a word is noticed within about a minute, also when nothing is sent.
 KEEPALIVE = (
@@ -37,6 +38,10 @@ KEEPALIVE = (
     (_socket.IPPROTO_TCP, _socket.TCP_USER_TIMEOUT, 60_000),
 )
 
+FRESH_SECONDS = 0.001  # after it was read, a connection is written to without another look
+MAX_READS = 64  # of one look
+MIN_LIFE_SECONDS = 1.0  # a connection that is sent away before that without an answer is a failure
+
 Answer = tuple[Call, Any, TaskError | None]  # the result, or else the error
 
 
@@ -44,14 +49,14 @@ class Stage(IntEnum):
     """What a connection is good for; nothing else says whether it takes calls.
 
     OPENING ──► READY ──► DRAINING ──► CLOSED        any stage may go to CLOSED at once
-                │   ▲        ▲
-                ▼   │        │
-               PROBING ──────┘
+       │        │   ▲        ▲
+       │        ▼   │        │
+       └─────► PROBING ──────┘
     """
 
     OPENING = 0  # connecting, and then waiting for the peer's first word
     READY = 1  # takes calls, up to its `capacity`
-    PROBING = 2  # a call's time ran out in silence; no new calls until the peer speaks
+    PROBING = 2  # the peer was silent for too long; no new calls until it speaks
     DRAINING = 3  # no new calls; closed after the last answer
     CLOSED = 4
 
@@ -71,6 +76,18 @@ class ConnectionOwner(Protocol):
 
     def connection_unready(self, connection: ClientConnection) -> None:
         """It takes no new calls, for now or for good."""
+
+    def connection_silent(self, connection: ClientConnection) -> None:
+        """It is connected, but the peer has not said a word within `connect_timeout`."""
+
+    def connection_useless(self, connection: ClientConnection, why: str) -> None:
+        """It drains before it was of any use."""
+
+    def is_wanted(self, connection: ClientConnection) -> bool:
+        """Calls wait for a silent one: it is to be kept although none is on it."""
+
+    def calls_returned(self, connection: ClientConnection, calls: list[Call]) -> None:
+        """The connection will not send these, which are not among its `calls` any more."""
 
     def calls_answered(self, connection: ClientConnection, answers: list[Answer]) -> None:
         """Calls were answered, which are not among its `calls` any more; end them.
@@ -103,10 +120,13 @@ class ClientConnection(Stream):
         "_connector",
         "_decoder",
         "_handed_on",
+        "_has_answered",
         "_has_served",
+        "_looked_at",
         "_options",
         "_owner",
         "_queued",
+        "_ready_at",
         "_timer",
         "calls",
         "endpoint",
@@ -134,6 +154,9 @@ class ClientConnection(Stream):
         self._queued = 0  # octets put into batches so far
         self._handed_on = 0  # of these, octets that left them
         self._has_served = False  # the peer has spoken as one that serves
+        self._has_answered = False  # it has answered a call
+        self._looked_at = 0.0  # when it was last read out of turn, on the monotonic clock
+        self._ready_at = 0.0  # when it became ready first
 
     def __repr__(self) -> str:
         name, stage = type(self).__name__, Stage(self.stage).name
@@ -176,23 +199,42 @@ class ClientConnection(Stream):
         return call._mark <= sent
 
     def drain(self) -> None:
-        """Take no new calls; close when the ones under way are answered."""
+        """Take no new calls, hand back what is not sent yet; close after the last answer."""
         if self.stage is READY or self.stage is PROBING:
             self._enter(DRAINING)
             self._stop_timer()
+            unsent = self._take_back()
             self._owner.connection_unready(self)
+            if unsent:
+                self._owner.calls_returned(self, unsent)
             self._close_if_done()
+
+    def look(self) -> None:
+        """Read what has come while nothing ran the loop, or while the loop was busy; hub only.
+
+        A goodbye that lies unread in the socket would cost the calls that are written after it.
+        """
+        for _ in range(MAX_READS):
+            if self.state != State.OPEN or not self._readable():
+                return
+
+    def send_now(self) -> None:
+        """Send what was put here in this iteration of the loop, without a look."""
+        if self._batch and self.state == OPEN:
+            self._send(self._batch)
 
     def end(self, reason: str) -> None:
         """Send what was put here in this iteration of the loop, and close."""
         if self.state == State.OPEN:
-            self._flush()
-            self._close(reason, linger=True)
+            has_words = bool(self._batch)
+            self.send_now()
+            self._close(reason, linger=has_words)
         else:
             self._abort(reason)
 
     def abandon(self) -> None:
         """Close at once, saying nothing more to the peer and nothing of the calls."""
+        self.endpoint.load -= len(self.calls)
         self.calls.clear()
         self._abort("abandoned")
 
@@ -200,7 +242,12 @@ class ClientConnection(Stream):
 
     def _enter(self, stage: Stage) -> None:
         """Change the stage; nothing else does."""
-        self.endpoint.in_use += (stage <= READY) - (self.stage <= READY)
+        endpoint = self.endpoint
+        endpoint.in_use += (stage <= READY) - (self.stage <= READY)
+        if self.stage is READY:
+            endpoint.ready.remove(self)
+        if stage is READY:
+            endpoint.ready.append(self)
         self.stage = stage
 
     def _connected(self, socket: Any) -> None:
@@ -210,7 +257,7 @@ class ClientConnection(Stream):
             for option in KEEPALIVE:
                 socket.setsockopt(*option)
         try:
-            self._open_calling(socket, self._options.ssl_context, address.host)
+            self._open_calling(socket, self._options.ssl_context, address.server_name)
         except ValueError as error:
             self._abort(f"TLS: {error}")
         if self.state == State.OPEN:
@@ -226,6 +273,7 @@ class ClientConnection(Stream):
     def _become_ready(self) -> None:
         """Take calls, until the connection's age says otherwise."""
         self._enter(READY)
+        self._ready_at = self._ready_at or monotonic()
         max_age = self._options.max_age
         if max_age:
             self._start_timer(max_age * random.uniform(0.8, 1.2), self.drain)
@@ -244,13 +292,39 @@ class ClientConnection(Stream):
         return self._queued
 
     def _flush(self) -> None:
-        batch = self._batch
-        if not batch or self.state != State.OPEN:
-            return
+        """Send the batch, unless the peer turns out to have said goodbye; hub only."""
+        now = monotonic()
+        if now - self.heard_at > FRESH_SECONDS and now - self._looked_at > FRESH_SECONDS:
+            self._looked_at = now
+            self.look()
+        if self._batch and self.state == OPEN:
+            self._send(self._batch)
+
+    def _send(self, batch: list[bytes]) -> None:
         data = batch[0] if len(batch) == 1 else b"".join(batch)
         batch.clear()
         self._handed_on = self._queued
         self._write(data)
+
+    def _take_back(self) -> list[Call]:
+        """The calls whose lines are still in the batch; they are removed from it."""
+        unsent = [call for call in self.calls.values() if call._mark > self._handed_on]
+        marks = {call._mark for call in unsent}
+        end, others = self._handed_on, []
+        for line in self._batch:
+            end += len(line)
+            if end not in marks:
+                others.append(line)
+        self._batch[:] = others
+        self._queued = self._handed_on + sum(map(len, others))
+        for call in unsent:
+            del self.calls[call.id]
+        self.endpoint.load -= len(unsent)
+        return unsent
+
+    def _has_asked(self) -> bool:
+        """A call is on its way, so that an answer can be its."""
+        return any(call._mark <= self._handed_on for call in self.calls.values())
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -268,13 +342,21 @@ class ClientConnection(Stream):
         self._stop_timer()
         is_failure = not self._has_served and self.stage is not DRAINING
         self._enter(Stage.CLOSED)
-        log.debug("%r ended: %s", self, reason)
+        self.endpoint.load -= len(self.calls)
         self._owner.connection_lost(self, reason, is_failure)
+        log.debug("%r ended: %s", self, reason)
 
     def _start_timer(self, seconds: float, function: Callable[[], None]) -> None:
         self._stop_timer()
         self._timer = self._reactor.loop.timer(seconds)
-        self._timer.start(function, update=True)
+        self._timer.start(self._look_first, function, update=True)
+
+    def _look_first(self, function: Callable[[], None]) -> None:
+        """The timer's time has come; but what has come before that counts."""
+        stage = self.stage
+        self.look()
+        if self.stage is stage:
+            function()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -15,21 +15,31 @@ from time import monotonic
 from typing import Any
 
 from ..address import Address
-from ..errors import Draining, Overloaded, TaskCancelled, TaskError, TaskTimedOut, WorkerLost
+from ..errors import (
+    Draining,
+    Overloaded,
+    TaskCancelled,
+    TaskError,
+    TaskTimedOut,
+    UnknownTask,
+    WorkerLost,
+)
 from ..net.reactor import Reactor
-from .bare import BareConnection
+from .budget import RetryBudget
 from .calls import Call
-from .connection import OPENING, READY, Answer, ClientConnection
+from .connection import READY, Answer, ClientConnection
 from .deadlines import Deadlines
 from .endpoint import Endpoint
+from .fleet import Fleet
 from .options import Options
-from .rpc import RpcConnection
+from .record import Record
+from .sharing import Sharing
 
-COMPARED = 8  # connections of which the least loaded gets a call
 FIRST_DELAY = 0.05  # seconds before the first repetition; doubled with each further one
+LATE_SECONDS = 0.05  # that a timer fires too late when nothing has run the loop
 MAX_DELAY = 5.0
-SHARING_SECONDS = 0.02  # that calls wait for connections which open at the same time
 MAX_MOVES = 8  # times that draining servers may hand one call back
+MAX_RETRY_AFTER = 1e9  # seconds; whatever a server asks for
 
 
 class ConnectionPool:
@@ -38,8 +48,7 @@ class ConnectionPool:
     Attributes:
         calls: the unfinished ones, by id.
         waiting: those of them that wait for a connection, by id, in order.
-        connections: all that are not closed yet, the one that was given a call last at the end;
-            their `stage` says which take calls.
+        connections, endpoints: see `Fleet`.
     """
 
     def __init__(self, reactor: Reactor, addresses: list[Address], options: Options) -> None:
@@ -47,18 +56,15 @@ class ConnectionPool:
         self.options = options
         self.calls: dict[int, Call] = {}
         self.waiting: OrderedDict[int, Call] = OrderedDict()
-        self.connections: list[ClientConnection] = []
-        self.endpoints = [
-            Endpoint(reactor, address, options.connections, self._try_again)
-            for address in addresses
-        ]
         self.deadlines = Deadlines(reactor, self.calls, self._check)
         self.next_id = itertools.count(1).__next__
         self.is_closed = False
-        self._kind = BareConnection if options.dialect == "bare" else RpcConnection
-        self._can_grow = True  # some endpoint may get one more connection,
-        self._is_thin = True  # and has none at all
-        self._sharing: Any = None  # timer, while calls wait for connections that open
+        self._budget = RetryBudget(monotonic())
+        self._fleet = Fleet(reactor, addresses, options, self)
+        self._sharing = Sharing(reactor, self._end_sharing, self._step)
+        self.connections = self._fleet.connections
+        self.endpoints = self._fleet.endpoints
+        self.open = self._fleet.open
 
     # -- a call's life ------------------------------------------------------------------------
 
@@ -78,7 +84,9 @@ class ConnectionPool:
         """End a call because its caller says so; False if it was done."""
         if call.done:
             return False
-        self._withdraw(call, TaskCancelled(f"{call.function}: cancelled"))
+        connection = self._withdraw(call, TaskCancelled(f"{call.function}: cancelled"))
+        if connection is not None:
+            connection.send_now()  # as nothing may run the loop
         return True
 
     def close(self) -> None:
@@ -90,10 +98,32 @@ class ConnectionPool:
         for connection in list(self.connections):
             connection.end("the client was closed")
 
+    def retire(self) -> None:
+        """Nobody can make a call any more: close when the last one has ended."""
+        for call in self.calls.values():
+            call.rawlink(self._close_if_done)
+        self._close_if_done()
+
+    def _close_if_done(self, _: Call | None = None) -> None:
+        if not self.calls:
+            self.close()
+
+    def dismiss(self, calls: list[Call]) -> None:
+        """The program ends: tell the callbacks of these, as nobody else runs any more."""
+        for call in calls:
+            self._end(call, None, TaskCancelled("the program ends"))
+            self.reactor.loop.run_callback(call._tell)
+
+    def was_sent(self, call: Call) -> bool:
+        """Whether an unfinished call can have reached a server."""
+        connection = self._carrier(call)
+        return connection is not None and connection.was_sent(call)
+
     def abandon(self) -> None:
         """Let go of every connection and timer, without a word to anybody."""
         self.is_closed = True
-        self.calls.clear()
+        for call in list(self.calls.values()):
+            self._end(call, None, TaskCancelled("its thread has ended, or it is the parent's"))
         self.waiting.clear()
         self._stop_timers()
         for connection in list(self.connections):
@@ -113,25 +143,36 @@ class ConnectionPool:
 
     def _withdraw(self, call: Call, error: TaskError) -> ClientConnection | None:
         """End a call with `error` and take it off its connection, if it is on one."""
+        connection = self._carrier(call)
         self._finish(call, error)
+        if connection is not None:
+            connection.forget(call)
+        return connection
+
+    def _carrier(self, call: Call) -> ClientConnection | None:
+        """The connection that a call is on."""
         for connection in self.connections:
             if call.id in connection.calls:
-                connection.forget(call)
                 return connection
         return None
 
-    def _fail(self, call: Call, error: TaskError) -> None:
-        """End a call with `error`, or repeat it if it may be repeated."""
-        if error.retryable and call._retries > 0:
-            delay = _delay(call, error)
-            if monotonic() + delay < call._deadline:
+    def _fail(self, call: Call, error: TaskError, endpoint: Endpoint | None = None) -> None:
+        """End a call with `error`, or repeat it if it may be repeated, elsewhere at first."""
+        # Not every host may have the task yet, while new code is rolled out.
+        is_elsewhere = type(error) is UnknownTask and self._fleet.has_another(endpoint)
+        if call._retries > 0 and (error.retryable or is_elsewhere):
+            now, delay = monotonic(), _delay(call, error)
+            made = next(reversed(self.calls), call.id)  # calls are numbered
+            if now + delay < call._deadline and self._budget.spend(made, now):
                 call._retries -= 1
+                call._avoid = endpoint
                 self._dispatch_later(call, delay)
                 return
         self._finish(call, error)
 
-    def _move(self, call: Call, error: TaskError) -> None:
+    def _move(self, call: Call, error: TaskError, endpoint: Endpoint) -> None:
         """Make a call elsewhere that a draining server did not start."""
+        call._avoid = endpoint
         if call._tries >= MAX_MOVES:
             self._fail(call, error)
         elif not call._tries and any(each.stage is READY for each in self.connections):
@@ -144,31 +185,17 @@ class ConnectionPool:
 
     def _dispatch(self, call: Call) -> None:
         """Put a call on a connection, or have it wait for one."""
-        connection = self._pick()
-        if self._can_grow and (connection is None or connection.calls or self._is_thin):
+        fleet = self._fleet
+        if len(self.endpoints) == 1:
+            connection = self.endpoints[0].least_loaded()
+        else:
+            connection = fleet.pick(call._avoid)
+        if fleet.can_grow and (connection is None or connection.calls or fleet.is_thin):
             self._grow(len(self.waiting) + 1)
-        if connection is None or (connection.calls and self._sharing is not None):
+        if connection is None or (connection.calls and self._sharing.is_on):
             self._wait(call)
         else:
             connection.put(call)
-
-    def _pick(self) -> ClientConnection | None:
-        """The least loaded of those that were given a call longest ago, so that equals share."""
-        best, least, left = None, self._kind.capacity, COMPARED
-        for connection in self.connections:
-            if connection.stage is not READY:
-                continue
-            load = len(connection.calls)
-            if load < least:
-                best, least = connection, load
-            if best is not None:
-                left -= 1
-            if not load or not left:
-                break
-        if best is not None:
-            self.connections.remove(best)
-            self.connections.append(best)
-        return best
 
     def _wait(self, call: Call) -> None:
         """Keep a call until there is a connection."""
@@ -188,12 +215,20 @@ class ConnectionPool:
         if now >= call._deadline:
             self._time_out(call)
         elif call.id in self.waiting:
-            self._give_up()
+            if now > call._give_up_at + LATE_SECONDS:
+                self._wait(call)  # nothing has run the loop, so nobody can have come back
+            else:
+                self._give_up()
         elif now >= call._retry_at:
             call._retry_at = inf
             self._dispatch(call)
 
     def _time_out(self, call: Call) -> None:
+        connection = self._carrier(call)
+        if connection is not None:
+            connection.look()  # the answer may be there, if nothing has run the loop for a while
+            if call.done:
+                return
         connection = self._withdraw(call, TaskTimedOut(f"{call.function}: no result in time"))
         if connection is None or connection.heard_at >= call._made_at:
             return
@@ -201,8 +236,8 @@ class ConnectionPool:
             self._endpoint_failed(connection.endpoint, "no answer")
 
     def _give_up(self) -> None:
-        """Fail the calls that have waited long enough, if all endpoints are known to be down."""
-        if not all(endpoint.is_down for endpoint in self.endpoints):
+        """Fail the calls that have waited long enough, if no endpoint can be reached."""
+        if not self.waiting or not self._fleet.is_unreachable:
             return
         now = monotonic()
         while self.waiting:
@@ -210,13 +245,13 @@ class ConnectionPool:
             if now < call._give_up_at:
                 break
             del self.waiting[call.id]
-            why = "; ".join(f"{each.address}: {each.why}" for each in self.endpoints)
+            why = self._fleet.why_unreachable()
             self._fail(call, WorkerLost(f"no server can be reached: {why}", {"sent": False}))
 
     def _serve(self, at_most: int) -> None:
         """Put waiting calls on connections, as far as these take them."""
         while self.waiting and at_most > 0:
-            connection = self._pick()
+            connection = self._fleet.pick(None)
             if connection is None:
                 break
             connection.put(self.waiting.popitem(last=False)[1])
@@ -226,9 +261,16 @@ class ConnectionPool:
 
     def connection_ready(self, connection: ClientConnection) -> None:
         """Share the waiting calls between `connection` and those that are still opening."""
-        self._recount()
-        opening = self._opening()
-        if opening and self._sharing is not None:
+        self._fleet.recount()
+        opening = self._fleet.opening
+        if len(self.waiting) > 1 and self._fleet.is_first_back(connection.endpoint):
+            connection.endpoint.worked()
+            self._fleet.recount()
+            self._sharing.begin_slowly()
+            self._serve(1)
+        elif self._sharing.is_slow:
+            self._serve(1)
+        elif opening and self._sharing.is_on:
             self._serve(ceil(len(self.waiting) / (opening + 1)))
         else:
             self._end_sharing()
@@ -237,68 +279,71 @@ class ConnectionPool:
         """Open another one in its place, if calls need it."""
         self._replace()
 
+    def connection_silent(self, connection: ClientConnection) -> None:
+        """Try others, and the same endpoint again, as another process may accept there."""
+        self._endpoint_failed(connection.endpoint, "connected, but no answer")
+
+    def connection_useless(self, connection: ClientConnection, why: str) -> None:
+        """Leave its endpoint alone for a while."""
+        self._endpoint_failed(connection.endpoint, why)
+
+    def is_wanted(self, connection: ClientConnection) -> bool:
+        """Whether to keep a silent one: for calls that have nowhere else to go."""
+        return bool(self.waiting) and self._fleet.is_only_silent(connection)
+
+    def calls_returned(self, connection: ClientConnection, calls: list[Call]) -> None:
+        """Make elsewhere what a connection will not send."""
+        for call in calls:
+            self._dispatch(call)
+
     def calls_answered(self, connection: ClientConnection, answers: list[Answer]) -> None:
         """End the calls that were answered, or make them again."""
         endpoint = connection.endpoint
         for call, result, error in answers:
             if error is None:
                 self._end(call, result, None)
-            elif type(error) is Draining:
-                connection.drain()
-                self._endpoint_failed(endpoint, error.message)
-                self._move(call, error)
             else:
-                self._fail(call, error)
+                self._refused(call, error, connection)
         if endpoint.failures and any(type(error) is not Draining for _, _, error in answers):
             endpoint.worked()
-            self._recount()
+            self._fleet.recount()
+        if endpoint.record is not None:
+            endpoint.note([error for _, _, error in answers], monotonic())
         if self.waiting and connection.stage is READY and not connection.calls:
             self._serve(1)  # calls that wait for other connections to open
+
+    def _refused(self, call: Call, error: TaskError, connection: ClientConnection) -> None:
+        endpoint = connection.endpoint
+        if endpoint.record is None:
+            endpoint.record = Record()
+        if type(error) is Draining:
+            connection.drain()
+            self._endpoint_failed(endpoint, error.message)
+            self._move(call, error, endpoint)
+        else:
+            self._fail(call, error, endpoint)
 
     def connection_lost(self, connection: ClientConnection, reason: str, is_failure: bool) -> None:
         """End the calls that were sent over `connection`; those that were not go elsewhere."""
         self.connections.remove(connection)
+        endpoint = connection.endpoint
         if is_failure:
-            self._endpoint_failed(connection.endpoint, reason)
+            self._endpoint_failed(endpoint, reason)
         self._replace()
         for call in connection.calls.values():
             if connection.was_sent(call):
-                error = WorkerLost(f"{connection.endpoint.address}: {reason}", {"sent": True})
-                self._fail(call, error)
+                error = WorkerLost(f"{endpoint.address}: {reason}", {"sent": True})
+                self._fail(call, error, endpoint)
             else:
                 self._dispatch(call)
 
     # -- endpoints and their connections ------------------------------------------------------
 
-    def open(self, endpoint: Endpoint) -> None:
-        """Open one more connection."""
-        connection = self._kind(self.reactor, self, endpoint, self.options)
-        self.connections.append(connection)
-        connection.connect()
-
     def _endpoint_failed(self, endpoint: Endpoint, why: str) -> None:
         if not self.is_closed:
             endpoint.failed(why)
-            self._recount()
+            self._fleet.recount()
             self._give_up()
-
-    def _try_again(self, endpoint: Endpoint) -> None:
-        """An endpoint was down for long enough."""
-        if endpoint.has_room:
-            self.open(endpoint)
-        self._recount()
-
-    def _recount(self) -> None:
-        """See which endpoints may get one more connection."""
-        self._can_grow = self._is_thin = False
-        for endpoint in self.endpoints:
-            if endpoint.has_room:
-                self._can_grow = True
-                if not endpoint.in_use:
-                    self._is_thin = True
-
-    def _opening(self) -> int:
-        return sum(connection.stage is OPENING for connection in self.connections)
 
     def _grow(self, needed: int) -> None:
         """Open a connection to each endpoint that has none, or one more somewhere if it is needed.
@@ -306,51 +351,40 @@ class ConnectionPool:
         Args:
             needed: calls that could do with a connection of their own.
         """
-        if self.is_closed:
-            return
-        roomy = [endpoint for endpoint in self.endpoints if endpoint.has_room]
-        chosen = [endpoint for endpoint in roomy if not endpoint.in_use]
-        if not chosen:
-            if not roomy or self._opening() >= needed:
-                return
-            # Where a server has just sent us away there may be none to come back to.
-            chosen = [min(roomy, key=lambda endpoint: (endpoint.in_use, endpoint.goaway_at))]
-        self._share()
-        for endpoint in chosen:
-            self.open(endpoint)
-        self._recount()
+        chosen = [] if self.is_closed else self._fleet.grow(needed)
+        if chosen:
+            self._sharing.begin()
+            for endpoint in chosen:
+                self.open(endpoint)
+            self._fleet.recount()
 
     def _replace(self) -> None:
         """Open a connection where one was taken out of use, if calls need it."""
-        self._recount()
-        if self.waiting or (self.calls and self._is_thin):
+        self._fleet.recount()
+        if self.waiting or (self.calls and self._fleet.is_thin):
             self._grow(len(self.waiting))
 
-    def _share(self) -> None:
-        """Let calls wait a moment for the connections that open now.
-
-        Else the first burst would all go to the one connection, and hence process, that is first.
-        """
-        if self._sharing is None:
-            self._sharing = self.reactor.loop.timer(SHARING_SECONDS)
-            self._sharing.start(self._end_sharing, update=True)
+    def _step(self) -> None:
+        """One more connection to those that come back, so that it may lead to another process."""
+        if self.waiting:
+            self._grow(self._fleet.opening + 1)
+        else:
+            self._end_sharing()
 
     def _end_sharing(self) -> None:
-        if self._sharing is not None:
-            self._sharing.stop()
-            self._sharing.close()
-            self._sharing = None
+        self._sharing.stop()
         self._serve(len(self.waiting))
 
     def _stop_timers(self) -> None:
         self.deadlines.close()
         self._end_sharing()
-        for endpoint in self.endpoints:
-            endpoint.close()
+        self._fleet.stop_timers()
 
 
 def _delay(call: Call, error: TaskError) -> float:
     """Seconds before the next try: exponential with full jitter, after what the server asks."""
     delay = random.uniform(0.0, min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(call._tries, 16)))
     after = error.data.get("retry_after") if isinstance(error.data, dict) else None
-    return delay + after if isinstance(after, int | float) and after > 0 else delay
+    if isinstance(after, int | float) and after > 0:
+        return delay + float(min(after, MAX_RETRY_AFTER))
+    return delay

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-import logging
 from time import monotonic
 from typing import Any
 
-from ..errors import ProtocolError, TaskError
+from ..errors import FrameTooLong, InternalError, ProtocolError, TaskError
+from ..logs.loggers import get_logger
 from ..net.reactor import Reactor
 from ..protocols.jsontext import loads
 from ..protocols.requests import encode_cancel, encode_ping, encode_rpc
+from ..protocols.text import TextDecoder
 from .calls import Call
-from .connection import DRAINING, OPENING, PROBING, READY, Answer, ClientConnection, ConnectionOwner
+from .connection import (
+    DRAINING,
+    MIN_LIFE_SECONDS,
+    OPENING,
+    PROBING,
+    READY,
+    Answer,
+    ClientConnection,
+    ConnectionOwner,
+)
 from .endpoint import Endpoint
 from .options import Options
+from .unreadable import ENDS, Skipper, id_of
 
-log = logging.getLogger("gtask.client")
+log = get_logger("gtask.client")
 
 
 class RpcConnection(ClientConnection):
@@ -25,22 +36,26 @@ class RpcConnection(ClientConnection):
     only ever made with a listen queue or a load balancer.
     """
 
-    __slots__ = ("_is_sent_away",)
+    __slots__ = ("_has_puzzled", "_is_sent_away", "_skipper")
 
     def __init__(
         self, reactor: Reactor, owner: ConnectionOwner, endpoint: Endpoint, options: Options
     ) -> None:
         super().__init__(reactor, owner, endpoint, options)
         self._is_sent_away = False  # the server has said goaway
+        self._has_puzzled = False  # it has said something that is no answer, and that was logged
+        self._skipper: Skipper | None = None  # while a frame that is too long comes in
 
     def put(self, call: Call) -> None:
         self.calls[call.id] = call
+        self.endpoint.load += 1
         wants_progress = call._on_progress is not None
         line = encode_rpc(call.id, call.function, call._args, call._time_left(), wants_progress)
         call._mark = self._post(line)
 
     def forget(self, call: Call) -> None:
         del self.calls[call.id]
+        self.endpoint.load -= 1
         self._post(encode_cancel(call.id))
         self._close_if_done()
 
@@ -49,14 +64,20 @@ class RpcConnection(ClientConnection):
         if self.stage is READY:
             self._enter(PROBING)
             self._greet()
-            self._still_silent()
+            self._start_timer(self._options.connect_timeout, self._never_spoke)
             self._owner.connection_unready(self)
         return True
 
-    def _still_silent(self) -> None:
-        # Its calls keep their chance: the peer may be busy with one of them.
-        silent = self._still_silent if self.calls else self._never_spoke
-        self._start_timer(self._options.connect_timeout, silent)
+    def _never_spoke(self) -> None:
+        """No word in time. The peer may be busy, with a call of ours or of others."""
+        if not self.calls and not self._owner.is_wanted(self):
+            self._abort("connected, but no answer")
+            return
+        if self.stage is OPENING:
+            self._enter(PROBING)
+            self._owner.connection_silent(self)
+        if self.stage is PROBING:
+            self._start_timer(self._options.connect_timeout, self._never_spoke)
 
     def _greet(self) -> None:
         self._post(encode_ping())
@@ -72,21 +93,31 @@ class RpcConnection(ClientConnection):
             self._read(data, answers, reporting)
         except ProtocolError as caught:
             failure = f"not a JSON-RPC peer: {caught.message}"
+        except Exception as caught:  # the edge to a peer that may say anything
+            failure = f"not a JSON-RPC peer: {type(caught).__name__}"
         if answers:
+            self.endpoint.load -= len(answers)
+            self._has_answered = True
             self._owner.calls_answered(self, answers)
         if self.stage is not READY and not failure:
             self._heard()
         if self._is_sent_away:
-            self.drain()
+            self._leave()
         for call in reporting:
             call._start_reporting()
         for call, _, error in answers:
             if error is None:
                 call._announce()
-        if self._decoder.failed:
-            failure = self._decoder.error().message
         if failure:
             self._abort(failure)
+
+    def _leave(self) -> None:
+        """The server has sent us away; if it always does so at once, that is a failure."""
+        was_of_use = self._has_answered or self._has_asked()
+        is_young = monotonic() - self._ready_at < MIN_LIFE_SECONDS
+        if self.stage is READY and is_young and not was_of_use:
+            self._owner.connection_useless(self, "the server sends its callers away")
+        self.drain()
 
     def _read(self, data: bytes, answers: list[Answer], reporting: list[Call]) -> None:
         """Take what was received apart.
@@ -96,8 +127,15 @@ class RpcConnection(ClientConnection):
             reporting: gets the calls that have progress to tell of.
         """
         calls = self.calls
-        for frame in self._decoder.feed(data):
-            message = loads(frame)
+        if self._skipper is not None:
+            data = self._skip(data, answers)
+        frames = self._decoder.feed(data)
+        for frame in frames:
+            try:
+                message = loads(frame)
+            except ProtocolError as error:
+                self._answer_unread(id_of(frame[:ENDS], frame[-ENDS:]), error, answers)
+                continue
             id = message.get("id") if type(message) is dict else None
             call = calls.get(id) if type(id) is int else None
             if call is None:
@@ -106,13 +144,46 @@ class RpcConnection(ClientConnection):
                 del calls[call.id]
                 answers.append((call, message["result"], None))
             elif "error" in message:
+                failure = TaskError.from_dict(message["error"])
                 del calls[call.id]
-                answers.append((call, None, TaskError.from_dict(message["error"])))
+                answers.append((call, None, failure))
+        if self._decoder.failed:
+            self._decoder = TextDecoder(self._options.max_frame_bytes)
+            self._skipper = Skipper(self._options.max_frame_bytes)
+            rest = data.split(b"\n", len(frames))[-1]
+            self._read(rest, answers, reporting)
+
+    def _skip(self, data: bytes, answers: list[Answer]) -> bytes:
+        """Drop what belongs to a frame that is too long; returns what follows it.
+
+        Raises:
+            ProtocolError: it answers no call that can be told, or has no end.
+        """
+        assert self._skipper is not None
+        rest = self._skipper.feed(data)
+        if rest is None:
+            return b""
+        too_long = FrameTooLong(self._options.max_frame_bytes)
+        self._answer_unread(self._skipper.id(), too_long, answers)
+        self._skipper = None
+        return rest
+
+    def _answer_unread(self, id: int, problem: ProtocolError, answers: list[Answer]) -> None:
+        """The answer to a call cannot be read: that ends the call, and nothing else.
+
+        Raises:
+            ProtocolError: the call cannot be told, so the connection cannot go on.
+        """
+        call = self.calls.pop(id, None)
+        if call is None:
+            raise problem
+        message = f"the answer cannot be read: {problem.message}"
+        answers.append((call, None, InternalError(message)))
 
     def _read_other(self, message: Any, reporting: list[Call]) -> None:
         """Whatever answers no call: a notification, or an answer that came too late."""
         if type(message) is not dict:
-            log.warning("%r: ignored %.200r", self, message)
+            self._puzzle("something that is no JSON-RPC message")
             return
         method, params = message.get("method"), message.get("params")
         if method == "gtask.goaway":
@@ -125,7 +196,14 @@ class RpcConnection(ClientConnection):
                 reporting.append(call)
                 call._report(params.get("done"), params.get("total"), params.get("note"))
         elif message.get("id") is None and "error" in message:
-            log.error("%r: the server answers %.500r", self, message["error"])
+            error = TaskError.from_dict(message["error"])
+            self._puzzle(f"{error.code} {error.message[:500]!r} to nothing in particular")
+
+    def _puzzle(self, what: str) -> None:
+        """Log what makes no sense; once, as a peer may say it for ever."""
+        if not self._has_puzzled:
+            self._has_puzzled = True
+            log.error("%r: the server answers %s", self, what)
 
     def _heard(self) -> None:
         """The peer lives, whatever it has said."""

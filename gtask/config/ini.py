@@ -7,15 +7,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import ConfigError
+from .cron import CronSettings, read_cron
 from .settings import (
+    KEYS,
     ServiceSettings,
     Settings,
     conflicts,
     missing_certificates,
+    missing_proxies,
     read_values,
     wrong_purpose,
 )
+from .stores import store_conflicts
 
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # tabs and the ends of lines are none
 COMMENT = re.compile(r"(?<!\S);.*|^\s*#.*")
 
 
@@ -58,17 +63,23 @@ def parse_settings(text: str, file: str = "") -> Settings:
     sections = read_sections(text, file, problems)
     top: dict[str, Any] = {}
     services: list[tuple[str, dict[str, Any]]] = []
+    crons: list[CronSettings] = []
     for section, keys in sections.items():
         kind, _, name = section.partition(":")
         if section == "gtask":
             top, wrong = read_values(Settings, keys)
+            wrong += _swallowed(keys)
         elif kind == "worker" and name.strip():
             read, wrong = read_values(ServiceSettings, keys)
-            wrong += [*wrong_purpose(read, keys), *missing_certificates(keys)]
+            wrong += [*_swallowed(keys), *wrong_purpose(read, keys), *missing_certificates(keys)]
+            wrong += missing_proxies(read, keys)
             services.append((name.strip(), read))
+        elif kind == "cron" and name.strip():
+            cron, wrong = read_cron(name.strip(), keys)
+            crons += [] if cron is None else [cron]
         else:
             problems.append(
-                f"{file} [{section}]: unknown section, expected [gtask] or [worker:NAME]"
+                f"{file} [{section}]: unknown section, expected [gtask], [worker:NAME] or [cron:NAME]"
             )
             continue
         problems += [f"{file} [{section}] {one}" for one in wrong]
@@ -79,7 +90,18 @@ def parse_settings(text: str, file: str = "") -> Settings:
     if problems:
         raise ConfigError(problems)
     made = tuple(ServiceSettings(name=name, **read) for name, read in services)
-    return Settings(**top, services=made, file=file)
+    if problems := [f"{file} [worker:{name}] {one}" for name, one in store_conflicts(made)]:
+        raise ConfigError(problems)
+    return Settings(**top, services=made, crons=tuple(crons), file=file)
+
+
+def _swallowed(keys: dict[str, str]) -> Iterator[str]:
+    """Lines that were meant to be keys, but are indented, and so go on with the value before."""
+    for key, value in keys.items():
+        for line in value.split("\n"):
+            name, equals, _ = map(str.strip, line.partition("="))
+            if equals and name in KEYS:
+                yield f"{key}: holds {line!r}; if that is a key, it must not be indented"
 
 
 def read_sections(text: str, file: str, problems: list[str]) -> dict[str, dict[str, str]]:
@@ -129,8 +151,10 @@ class _Reader:
 
     def take(self, number: int, line: str) -> None:
         complaint = self._open(line) if line.startswith("[") else self._add(line)
+        if not complaint and (control := CONTROL.search(line)):
+            complaint = f": holds a control character, {control[0]!r}"
         if complaint:
-            first = line.partition("\n")[0]
+            first = CONTROL.sub("?", line.partition("\n")[0])
             self._problems.append(f"{self._file}{complaint} (line {number}: {first})")
 
     def _open(self, line: str) -> str:

@@ -9,7 +9,10 @@ from typing import Any
 
 from ..address import Address
 from ..errors import ConfigError
+from ..store_address import StoreAddress
 from . import values
+from .cron import CronSettings
+from .stores import store_conflicts
 from .values import BadValue, IpNetwork
 
 
@@ -22,10 +25,15 @@ class ServiceSettings:
     """One ``[worker:NAME]`` section (docs/configuration.md describes each key).
 
     Times are in seconds, sizes in bytes unless the name says MB; 0 is "none" or "never".
+
+    Attributes:
+        listen: where calls come in; `NOWHERE` for a service that has a store alone.
+        stores: where its durable tasks are kept, also given by `listen`.
     """
 
     name: str
-    listen: Address = _setting(values.address)
+    listen: Address = _setting(values.places)
+    stores: tuple[StoreAddress, ...] = ()
     count: int = _setting(values.process_count, 1)
     concurrency: int = _setting(values.integer(1), 100)
     tasks: tuple[str, ...] = _setting(values.names, ())
@@ -38,34 +46,55 @@ class ServiceSettings:
     max_frame_bytes: int = _setting(values.integer(1), 10485760)
     max_batch: int = _setting(values.integer(1), 100)
     max_send_buffer_bytes: int = _setting(values.integer(1), 1048576)
+    max_pending_bytes: int = _setting(values.integer(1), 268435456)
+    send_timeout: float = _setting(values.seconds, 30.0)
+    handshake_timeout: float = _setting(values.seconds, 10.0)
     idle_timeout: float = _setting(values.seconds, 0.0)
     certfile: str = _setting(values.existing_file, "")
     keyfile: str = _setting(values.existing_file, "")
     cafile: str = _setting(values.existing_file, "")
     allow: tuple[IpNetwork, ...] = _setting(values.networks, ())
+    proxy_protocol: str = _setting(values.switch, "off")
+    proxy_networks: tuple[IpNetwork, ...] = _setting(values.networks, ())
     user: str = _setting(values.user, "")
     group: str = _setting(values.group, "")
     origins: tuple[str, ...] = _setting(values.origins, ())
     backlog: int = _setting(values.integer(1, 65535), 1024)
     socket_mode: int = _setting(values.file_mode, 0o660)
+    queue_concurrency: int = _setting(values.integer(0), 0)
+    store_mode: int = _setting(values.file_mode, 0o600)
+
+    @property
+    def place(self) -> str:
+        """What `listen` says."""
+        address = () if self.listen.is_nowhere else (self.listen,)
+        return ", ".join(map(str, (*address, *self.stores)))
+
+    @property
+    def queue_places(self) -> int:
+        """How many durable tasks one process may hold."""
+        if self.queue_concurrency:
+            return min(self.queue_concurrency, self.concurrency)
+        return self.concurrency if self.listen.is_nowhere else max(1, self.concurrency * 3 // 4)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The ``[gtask]`` section, and all services.
+    """The ``[gtask]`` section, all services, and what is put by the clock.
 
     Attributes:
         file: where it was read from; empty for a program's own `run_all`.
     """
 
-    pid_file: str = _setting(values.text, "")
+    pid_file: str = _setting(values.path, "")
     control: str = _setting(values.socket_path, "")
     log_level: str = _setting(values.one_of("debug", "info", "warning", "error"), "info")
-    log_file: str = _setting(values.text, "")
+    log_file: str = _setting(values.path, "")
     log_format: str = _setting(values.one_of("text", "json"), "text")
     stop_timeout: float = _setting(values.seconds, 30.0)
     python_path: tuple[str, ...] = _setting(values.existing_folders, ())
     services: tuple[ServiceSettings, ...] = ()
+    crons: tuple[CronSettings, ...] = ()
     file: str = ""
 
 
@@ -87,13 +116,19 @@ def make_settings(services: Iterable[ServiceSettings], **options: Any) -> Settin
     problems = [f"run_all: {one}" for one in wrong]
     taken = conflicts((service.name, service.listen) for service in services)
     problems += [f"worker {name}: {one}" for name, one in taken]
+    problems += [f"worker {name}: {one}" for name, one in store_conflicts(services)]
     if problems:
         raise ConfigError(problems)
     return Settings(**read, services=services)
 
 
-def make_service(name: str, listen: str | Address, **options: Any) -> ServiceSettings:
+def make_service(
+    name: str, listen: Any, *, stores: tuple[StoreAddress, ...] = (), **options: Any
+) -> ServiceSettings:
     """The settings of a service that a program declares; the rules are those of the INI file.
+
+    Args:
+        stores: beside those that `listen` names.
 
     Raises:
         TypeError: an option that does not exist.
@@ -101,10 +136,19 @@ def make_service(name: str, listen: str | Address, **options: Any) -> ServiceSet
     """
     _refuse_unknown(ServiceSettings, options, f"worker {name}")
     read, wrong = read_values(ServiceSettings, {"listen": listen, **options})
-    wrong += missing_certificates(options)
+    wrong += _wrong_name(name)
+    wrong += [*missing_certificates(options), *missing_proxies(read, options)]
     if wrong:
         raise ConfigError([f"worker {name}: {one}" for one in wrong])
+    read["stores"] = read.get("stores", ()) + stores
     return ServiceSettings(name=name, **read)
+
+
+def _wrong_name(name: Any) -> Iterator[str]:
+    try:
+        values.text(name)
+    except BadValue as error:
+        yield f"name: {error}"
 
 
 def _refuse_unknown(kind: type, options: Mapping[str, Any], where: str) -> None:
@@ -130,6 +174,8 @@ def read_values(kind: type, given: Mapping[str, Any]) -> tuple[dict[str, Any], l
                 read[key] = known[key].metadata["read"](value)
             except BadValue as error:
                 wrong.append(f"{key}: {error}")
+    if isinstance(places := read.get("listen"), values.Places):
+        read |= {"listen": places.address, "stores": places.stores}
     needed = (key for key, one in known.items() if one.default is MISSING)
     wrong += [f"{key}: is missing" for key in needed if key not in given]
     return read, wrong
@@ -137,6 +183,9 @@ def read_values(kind: type, given: Mapping[str, Any]) -> tuple[dict[str, Any], l
 
 def _keys(kind: type) -> dict[str, Field[Any]]:
     return {one.name: one for one in fields(kind) if "read" in one.metadata}
+
+
+KEYS = {*_keys(Settings), *_keys(ServiceSettings)}  # of both tables
 
 
 def _means_default(value: Any, key: Field[Any]) -> bool:
@@ -149,7 +198,7 @@ def _unknown(key: str, known: Iterable[str]) -> str:
 
 
 def wrong_purpose(read: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
-    """What is wrong with what a section serves: tasks, or callbacks.
+    """What is wrong with what a section serves: tasks, perhaps with a handler, or callbacks.
 
     Args:
         read: its values, without those that are wrong by themselves.
@@ -157,14 +206,14 @@ def wrong_purpose(read: Mapping[str, Any], given: Mapping[str, str]) -> Iterator
     """
     protocol = read["listen"].protocol if "listen" in read else ""
     tasks, handler = read.get("tasks"), given.get("handler")
-    if protocol == "text" and not tasks and not handler:
+    if read.get("stores") and (protocol == "websocket" or not tasks):
+        yield "listen: a store needs tasks, and no websocket beside it"
+    elif protocol == "text" and not tasks and not handler:
         yield "tasks: is missing (or handler, for callbacks)"
     if protocol == "websocket" and not handler:
         yield "handler: is missing, a websocket service needs one"
     if protocol == "websocket" and tasks:
         yield "tasks: cannot be served by websocket, use a text service"
-    if tasks and handler:
-        yield "handler: a service has tasks or a handler, not both"
 
 
 def missing_certificates(given: Mapping[str, Any]) -> Iterator[str]:
@@ -172,6 +221,12 @@ def missing_certificates(given: Mapping[str, Any]) -> Iterator[str]:
     for key in ("keyfile", "cafile"):
         if given.get(key) and not given.get("certfile"):
             yield f"{key}: needs certfile, too"
+
+
+def missing_proxies(read: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with whose PROXY headers are believed: everybody can write one."""
+    if read.get("proxy_protocol") == "on" and not given.get("proxy_networks"):
+        yield "proxy_protocol: needs proxy_networks, too: those that may speak it"
 
 
 def conflicts(places: Iterable[tuple[str, Address | None]]) -> Iterator[tuple[str, str]]:

@@ -11,14 +11,21 @@ import ipaddress
 import os
 import pwd
 import re
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from ..address import Address, parse_address
+from ..address import NOWHERE, Address, parse_address
+from ..store_address import StoreAddress, is_store, parse_store
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+ORIGIN = r"\*|null|file://|[A-Za-z][A-Za-z0-9+.-]*://[^/?#]+/?"  # the two in between: of apps
 UNIX_PATH_BYTES = 107  # unix(7): sun_path, and its closing NUL
+
+
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # what no line of text holds; a tab may be in one
 
 
 class BadValue(ValueError):
@@ -29,9 +36,21 @@ class BadValue(ValueError):
 
 
 def text(value: Any) -> str:
-    if not isinstance(value, str) or "\n" in value.strip():
+    if not isinstance(value, str) or CONTROL.search(value.strip()):
         raise BadValue(f"expected one line of text, not {value!r}")
     return value.strip()
+
+
+def path(value: Any) -> str:
+    name = text(value)
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        encoding = sys.getfilesystemencoding()
+        raise BadValue(
+            f"{name!a} is no file name in this locale, whose encoding is {encoding}"
+        ) from None
+    return name
 
 
 def one_of(*choices: str) -> Callable[[Any], str]:
@@ -42,6 +61,12 @@ def one_of(*choices: str) -> Callable[[Any], str]:
         return choice
 
     return read
+
+
+def switch(value: Any) -> str:
+    if isinstance(value, bool):  # a program's
+        return "on" if value else "off"
+    return one_of("on", "off")(value)
 
 
 def names(value: Any) -> tuple[str, ...]:
@@ -105,6 +130,40 @@ def file_mode(value: Any) -> int:
 # -- addresses ------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Places:
+    """What `listen` names: where calls come in, and where tasks are kept."""
+
+    address: Address
+    stores: tuple[StoreAddress, ...]
+
+
+def places(value: Any) -> Places:
+    given = (value,) if isinstance(value, Address | StoreAddress) else _items(value, r",\s+|\s+")
+    stores = tuple(map(_store, filter(_is_store, given)))
+    if not stores:
+        return Places(address(value), ())
+    addresses = [address(one) for one in given if not _is_store(one)]
+    if len(addresses) > 1:
+        raise BadValue(
+            f"one address to listen at, and stores, not {addresses[0]} and {addresses[1]}"
+        )
+    if len({(one.path, one.queue) for one in stores}) < len(stores):
+        raise BadValue("a store is given twice")
+    return Places(addresses[0] if addresses else NOWHERE, stores)
+
+
+def _is_store(value: Any) -> bool:
+    return isinstance(value, StoreAddress) or (isinstance(value, str) and is_store(value))
+
+
+def _store(value: Any) -> StoreAddress:
+    try:
+        return value if isinstance(value, StoreAddress) else parse_store(value)
+    except ValueError as error:
+        raise BadValue(str(error)) from None
+
+
 def address(value: Any) -> Address:
     try:
         parsed = value if isinstance(value, Address) else parse_address(text(value))
@@ -115,10 +174,10 @@ def address(value: Any) -> Address:
 
 
 def socket_path(value: Any) -> str:
-    path = text(value)
-    if len(os.fsencode(path)) > UNIX_PATH_BYTES:
-        raise BadValue(f"the path of a unix socket has at most {UNIX_PATH_BYTES} bytes, not {path}")
-    return path
+    name = path(value)
+    if len(os.fsencode(name)) > UNIX_PATH_BYTES:
+        raise BadValue(f"the path of a unix socket has at most {UNIX_PATH_BYTES} bytes, not {name}")
+    return name
 
 
 def networks(value: Any) -> tuple[IpNetwork, ...]:
@@ -139,8 +198,10 @@ def _network(value: Any) -> IpNetwork:
 def origins(value: Any) -> tuple[str, ...]:
     given = names(value)
     for origin in given:
-        if origin != "*" and not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]+/?", origin):
-            raise BadValue(f"{origin!r} is no origin, expected e.g. https://app.example.org or *")
+        if not re.fullmatch(ORIGIN, origin):
+            raise BadValue(
+                f"{origin!r} is no origin, expected e.g. https://app.example.org, null, file:// or *"
+            )
     return given
 
 
@@ -148,14 +209,14 @@ def origins(value: Any) -> tuple[str, ...]:
 
 
 def existing_file(value: Any) -> str:
-    path = text(value)
-    if not os.path.isfile(path):
-        raise BadValue(f"there is no file {path}")
-    return path
+    name = path(value)
+    if not os.path.isfile(name):
+        raise BadValue(f"there is no file {name}")
+    return name
 
 
 def existing_folders(value: Any) -> tuple[str, ...]:
-    folders = tuple(map(text, _items(value, r"[,\n]")))  # a path may hold a space
+    folders = tuple(map(path, _items(value, r"[,\n]")))  # a path may hold a space
     for folder in folders:
         if not os.path.isdir(folder):
             raise BadValue(f"there is no directory {folder}")

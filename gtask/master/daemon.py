@@ -9,7 +9,8 @@ import sys
 from typing import NoReturn
 
 from .. import native
-from ..logs import log_stream
+from ..logs.setup import log_descriptor
+from ..printable import printable_text
 
 
 class Reporter:
@@ -72,15 +73,15 @@ def _end_with(outcome: int) -> NoReturn:
 def _print(code: int, text: str) -> None:
     if text:  # problems of the configuration begin with the file's name
         prefix = "" if code == os.EX_CONFIG else "gtask-worker: "
-        print(prefix + text, file=sys.stderr, flush=True)
+        print(prefix + printable_text(text), file=sys.stderr, flush=True)
 
 
 def redirect_output() -> None:
     """Read from nowhere; what is written to the terminal goes into the log file, if there is one."""
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
-    stream = log_stream()
-    log_fd = null if stream is sys.stderr else stream.fileno()
+    log = log_descriptor()
+    log_fd = null if log is None else log
     sys.stdout.flush()
     os.dup2(log_fd, 1)
     os.dup2(log_fd, 2)

@@ -16,9 +16,10 @@ from time import monotonic
 from typing import Any
 
 from .. import native
-from ..config import Settings
+from ..config import Settings, stores_of
 from ..errors import ConfigError
-from ..logs import setup_logging
+from ..logs.loggers import get_logger
+from ..logs.setup import look_after_log, reopen_log, setup_logging
 from ..process import adopt_orphans, set_title
 from . import actions
 from .change import Change
@@ -33,8 +34,12 @@ from .slots import Plan
 from .sockets import CannotListen, Listener
 from .status import Status
 from .stop import Stop
+from .stores import StartStore, Stores
+from .workdir import WorkingDirectory
 
-log = logging.getLogger("gtask.master")
+log = get_logger("gtask.master")
+
+LOG_SECONDS = 1.0  # what the end may wait for the reader of standard error
 
 
 class Master:
@@ -43,6 +48,7 @@ class Master:
     Args:
         settings: of the whole tree.
         start_mold: what a mold process does; called in the forked child.
+        start_store: what the process of a store does.
         load: reads the settings again at each reload; without it, a reload forks anew and no more.
         reporter: reports how the start went.
         is_daemon: standard output and error go where the log goes.
@@ -53,6 +59,7 @@ class Master:
         settings: Settings,
         start_mold: StartMold,
         *,
+        start_store: StartStore | None = None,
         load: Callable[[], Settings] | None = None,
         reporter: Reporter | None = None,
         is_daemon: bool = False,
@@ -67,9 +74,15 @@ class Master:
         self._roster = Roster(settings.stop_timeout)
         self._change = Change()
         self._stop = Stop(os.getpid())
+        self._stores = Stores(start_store, self._after_fork_in_store)
         self._status = Status(self._roster, self._molds)
         self._operators = Operators(
-            self._roster, self._status, self._change, self._stop, is_daemon=is_daemon
+            self._roster,
+            self._status,
+            self._change,
+            self._stop,
+            is_daemon=is_daemon,
+            stores=self._stores.describe,
         )
         self._is_over = False
 
@@ -85,16 +98,19 @@ class Master:
             self._report_failure(error.code, str(error))
         finally:
             self._resources.close()
+            look_after_log(LOG_SECONDS)
         return self._stop.exit_code
 
     def _start(self) -> None:
         resources = self._resources
         self._poll.register(resources.signals, select.POLLIN)
         self._chores = Chores(self._roster, self._status, resources.notifier)
-        adopt_orphans()
-        set_title(f"gtask: master {self.settings.file}".rstrip())
         with starting():
+            self._directory = WorkingDirectory(os.environ)
+            adopt_orphans()
+            set_title(f"gtask: master {self.settings.file}".rstrip())
             listeners = resources.open(self.settings, self._watch)
+            self._stores.provide(stores_of(self.settings), monotonic())
             self._fork_mold(self.settings, listeners)
         for name, _ in resources.listeners.passed:
             log.warning("systemd passes a socket, %r, that no service listens on", name)
@@ -128,12 +144,14 @@ class Master:
             is_changing=self._change.is_under_way or self._stop.is_under_way,
         )
         self._perform_all(self._roster.decide(now), now)
+        self._stores.tick(now)
         self._watch_progress(now)
         self._operators.finish_surveys(now)
+        look_after_log()
 
     def _wait_seconds(self) -> float:
         now = monotonic()
-        parts = (self._roster, self._change, self._stop)
+        parts = (self._roster, self._change, self._stop, self._stores)
         return max(0.0, min(self._chores.wake_at, *(part.wake_at(now) for part in parts)) - now)
 
     def _watch_progress(self, now: float) -> None:
@@ -147,10 +165,13 @@ class Master:
             )
             self._perform_all(following, now)
         if self._stop.is_under_way:
+            is_any_worker_left = bool(self._roster.processes) or self._molds.is_any_alive
+            if not is_any_worker_left:
+                self._stores.stop(now)
             following = self._stop.progressed(
                 now,
                 is_drainer_accepting=self._status.is_drainer_accepting,
-                is_anybody_left=bool(self._roster.processes) or self._molds.is_any_alive,
+                is_anybody_left=is_any_worker_left or self._stores.is_any_alive,
                 was_cut_off=self._roster.was_cut_off,
             )
             self._perform_all(following, now)
@@ -196,17 +217,28 @@ class Master:
                 self._operators.add_connections(pid, message["connections"], message["last"])
 
     def _ended(self, pid: int, status: int, now: float) -> None:
-        """A child has ended: a worker, a mold, or an orphan that one of them has left to us."""
+        """A child has ended: a worker, a mold, a store's, or an orphan that one has left to us."""
+        self._stores.ended(pid, status, now)
         process = self._roster.find(pid)
         if process is not None:
+            of = self._molds[process.generation].stacks
             self._status.ended(process)
             self._roster.exited(pid, status, now)
+            self._log_stacks(
+                f"{process.name} ({pid})", status, of.take(process.service, process.row)
+            )
         mold = self._molds.ended(pid)
         if mold is not None:
             self._roster.mold_lost(mold.number, now)
             how = describe_exit(status)
             self._perform_all(self._change.mold_ended(mold.number, how, now), now)
+            self._log_stacks(f"mold {mold.number} ({pid})", status, mold.stacks.take_mold())
         self._forget_generations()
+
+    def _log_stacks(self, name: str, status: int, stacks: str) -> None:
+        """Log what a process has written when it died of a fault, or was killed as it was stuck."""
+        if stacks:
+            log.log(logging.ERROR, "%s: %s; its stacks", name, describe_exit(status), stacks=stacks)
 
     def _forget_generations(self) -> None:
         needed = {each.generation for each in self._roster.processes}
@@ -215,7 +247,7 @@ class Master:
         ):
             with contextlib.suppress(KeyError):  # when it has hung up already
                 self._poll.unregister(mold.channel)
-            mold.channel.close()
+            mold.close()
 
     # -- what follows -------------------------------------------------------------------------
 
@@ -269,15 +301,19 @@ class Master:
     # -- start and reload ---------------------------------------------------------------------
 
     def _begin(self, now: float) -> None:
-        """Reload: read the settings again, and fork the mold of a new generation."""
+        """Reload: read the settings again, where they are now, and fork the mold of a new generation."""
         resources, present = self._resources, self._molds[self._change.present]
         resources.notifier.reloading()
+        reopen_log()
+        self._molds.follow_log()
         try:
+            self._directory.follow()
             settings = self._load() if self._load is not None else self.settings
             setup_logging(settings)
             if self._is_daemon:
                 redirect_output()
             listeners = resources.listeners.provide(settings.services, present.listeners)
+            self._stores.provide(stores_of(settings), now)
             self._fork_mold(settings, listeners)
         except ConfigError as error:
             self._perform_all(self._change.not_begun(error.problems, now), now)
@@ -294,6 +330,13 @@ class Master:
         self._resources.close_in_child(mold.listeners)
         self._reporter.close()
 
+    def _after_fork_in_store(self) -> None:
+        """In the process of a store, just forked: close all that is the master's alone."""
+        for mold in self._molds.values():
+            mold.channel.close()
+        self._resources.close_in_child({})
+        self._reporter.close()
+
     def _take_over(self, mold: Mold) -> None:
         self._use(mold.settings)
         services = mold.settings.services
@@ -302,6 +345,7 @@ class Master:
 
     def _go_back(self, mold: Mold) -> None:
         self._use(mold.settings)
+        self._stores.keep(stores_of(mold.settings), monotonic())
         self._resources.listeners.keep(mold.listeners)
 
     def _use(self, settings: Settings) -> None:
@@ -309,16 +353,17 @@ class Master:
         self._roster.stop_timeout = settings.stop_timeout
 
     def _complain(self, problems: tuple[str, ...]) -> None:
-        log.error("reload failed, the previous code goes on: %s", "; ".join(problems))
         self._resources.notifier.ready(f"Reload failed: {problems[0]}")
+        log.error("reload failed, the previous code goes on: %s", "; ".join(problems))
 
     def _complete(self, mold: Mold) -> None:
         self._resources.listeners.keep(mold.listeners)
-        for name, listener in mold.listeners.items():
-            count = self._roster.plans[name].count
-            workers = "1 worker" if count == 1 else f"{count} workers"
-            log.info("%s ready: %s, %s", name, listener.bound, workers)
+        self._stores.keep(stores_of(mold.settings), monotonic())
         self._resources.notifier.ready(self._status.summary())
+        for service in mold.settings.services:
+            count = self._roster.plans[service.name].count
+            workers = "1 worker" if count == 1 else f"{count} workers"
+            log.info("%s ready: %s, %s", service.name, mold.place(service), workers)
         self._reporter.report(0, "")
 
     # -- stop ---------------------------------------------------------------------------------
@@ -332,10 +377,12 @@ class Master:
         self._perform_all(self._change.stop(), now)
 
     def _report_failure(self, code: int, reason: str) -> None:
-        """Report, on the terminal and in a log file, why it does not run."""
-        if self.settings.log_file:
-            log.error("%s", reason)
-        self._reporter.report(code, reason)
+        """Report, on the terminal and in the log, why it does not run; where they are one, once."""
+        is_json = self.settings.log_format == "json"
+        if self.settings.log_file or is_json:
+            log.error("%s", reason.replace("\n", "; "))
+        is_told = is_json and not self.settings.log_file and not self._is_daemon
+        self._reporter.report(code, "" if is_told else reason)
 
 
 def _reap() -> list[tuple[int, int]]:

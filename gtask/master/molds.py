@@ -7,16 +7,20 @@ import gc
 import json
 import os
 import signal
-import traceback
 from collections.abc import Callable, Iterator, Mapping
+from logging import ERROR
 from typing import Any
 
 from .. import native
-from ..config import Settings
+from ..config import ServiceSettings, Settings
 from ..generation import Generation
+from ..logs.loggers import get_logger
 from ..scoreboard import Scoreboard
+from ..stacks import Stacks
 from .exits import describe_exit
 from .sockets import Listener
+
+log = get_logger("gtask.master")
 
 MAX_MESSAGE_BYTES = 262144
 
@@ -29,6 +33,7 @@ class Mold:
     Attributes:
         pid: the mold's, or 0 after it has ended.
         channel: where it and its workers send messages to us.
+        stacks: where its processes leave their stacks when they die of a fault.
         functions: the names that a service's scoreboard holds the numbers of.
     """
 
@@ -39,10 +44,17 @@ class Mold:
         self.scoreboards = {
             service.name: Scoreboard(max(256, 4 * service.count)) for service in settings.services
         }
+        self.stacks = Stacks([service.name for service in settings.services])
         self.functions: dict[str, list[str]] = {}
         self.pid = 0
         self.channel, self._other_end = native.seqpacket_pair()
         self.channel.setblocking(False)
+
+    def place(self, service: ServiceSettings) -> str:
+        """Where a service listens, with the port that the kernel chose, and its stores."""
+        listener = self.listeners.get(service.name)
+        bound = () if listener is None else (listener.bound,)
+        return ", ".join(map(str, (*bound, *service.stores)))
 
     def start(self, start_mold: StartMold, after_fork_in_child: Callable[[], None]) -> None:
         """Fork the process.
@@ -78,7 +90,7 @@ class Mold:
             self.channel.close()
             code = start_mold(self._generation(master))
         except BaseException:  # the edge: nothing may return into the master's code
-            traceback.print_exc()
+            log.exception("the process that loads the code has failed")
         finally:
             os._exit(code)
 
@@ -90,6 +102,7 @@ class Mold:
             self.scoreboards,
             self._other_end,
             master,
+            self.stacks,
         )
 
     def spawn(self, service: str, worker_id: int, row: int) -> None:
@@ -97,6 +110,11 @@ class Mold:
         request = {"event": "spawn", "service": service, "id": worker_id, "row": row}
         with contextlib.suppress(OSError):  # it has died, which we shall hear of
             self.channel.send(json.dumps(request).encode())
+
+    def follow_log(self) -> None:
+        """Have the process look where its log file is now."""
+        with contextlib.suppress(OSError):
+            self.channel.send(b'{"event":"follow_log"}')
 
     def messages(self) -> Iterator[dict[str, Any]]:
         """What the mold and its workers have sent since."""
@@ -109,6 +127,11 @@ class Mold:
                 return
             with contextlib.suppress(ValueError):
                 yield json.loads(message)
+
+    def close(self) -> None:
+        """Close what the master has of it."""
+        self.channel.close()
+        self.stacks.close()
 
     def dismiss(self) -> None:
         """End the process; its workers live on."""
@@ -161,13 +184,18 @@ class Molds(Mapping[int, Mold]):
 
     def _after_fork_in_child(self, mold: Mold, close: Callable[[Mold], None]) -> None:
         for other in self.values():
-            other.channel.close()
+            other.close()
         close(mold)
 
     def dismiss(self, number: int) -> None:
         """End the generation's mold, if it has not ended and been forgotten."""
         if number in self._molds:
             self._molds[number].dismiss()
+
+    def follow_log(self) -> None:
+        """Have every mold look where its log file is now."""
+        for mold in self.values():
+            mold.follow_log()
 
     def dismiss_all(self) -> None:
         """End every mold."""
@@ -198,6 +226,9 @@ def try_load(settings: Settings, start_mold: StartMold) -> tuple[dict[str, list[
     message = mold.channel.recv(MAX_MESSAGE_BYTES)
     mold.dismiss()
     _, status = native.waitpid(mold.pid, 0)
+    if stacks := mold.stacks.take_mold():
+        log.log(ERROR, "the process that loads the code: its stacks", stacks=stacks)
+    mold.close()
     if not message:
         return {}, [f"the process that loads the code has ended: {describe_exit(status)}"]
     answer = json.loads(message)

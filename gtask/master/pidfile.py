@@ -19,7 +19,7 @@ class PidFile:
     """
 
     def __init__(self, path: str) -> None:
-        self.path = os.path.abspath(path)
+        self.path = path
         self._fd = -1
 
     def take(self) -> None:
@@ -29,6 +29,7 @@ class PidFile:
             AlreadyRunning: the file is another live process's.
             OSError: it cannot be written.
         """
+        self.path = os.path.abspath(self.path)  # the working directory may change
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         while True:
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 
 from ..config import Settings
-from ..logs import setup_logging
+from ..logs.setup import setup_logging
 from .control import Control, Watch
 from .listeners import Listeners
 from .pidfile import AlreadyRunning, PidFile

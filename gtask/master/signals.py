@@ -46,12 +46,14 @@ class Signals:
 
     def __init__(self) -> None:
         self._has_terminal = has_terminal()
+        self._numbers = [number for number in HANDLED if not _is_for_nohup(number)]
         self._readable, self._writable = os.pipe()
         os.set_blocking(self._readable, False)
         os.set_blocking(self._writable, False)
-        for number in HANDLED:
+        for number in self._numbers:
             native.signal(number, lambda *_: None)
         signal.set_wakeup_fd(self._writable, warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whoever started us may have blocked some
 
     def fileno(self) -> int:
         return self._readable
@@ -77,10 +79,15 @@ class Signals:
     def forget(self) -> None:
         """Give the signals their defaults back; also for a forked child, which handles its own."""
         signal.set_wakeup_fd(-1)
-        for number in HANDLED:
+        for number in self._numbers:
             native.signal(number, signal.SIG_DFL)
         os.close(self._readable)
         os.close(self._writable)
+
+
+def _is_for_nohup(number: int) -> bool:
+    """The signal was ignored when we were started, as nohup(1) has it, and so it stays."""
+    return number == signal.SIGHUP and native.getsignal(number) == signal.SIG_IGN
 
 
 def has_terminal() -> bool:

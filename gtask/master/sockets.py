@@ -140,6 +140,10 @@ def set_inherited_options(listener: socket) -> None:
     """Set the options that Linux hands on to the TCP connections a listener accepts."""
     listener.setsockopt(flags.IPPROTO_TCP, flags.TCP_NODELAY, 1)
     listener.setsockopt(flags.SOL_SOCKET, flags.SO_KEEPALIVE, 1)
+    # A peer that vanished without a word is noticed after 30 + 3 * 10 seconds of silence.
+    listener.setsockopt(flags.IPPROTO_TCP, flags.TCP_KEEPIDLE, 30)
+    listener.setsockopt(flags.IPPROTO_TCP, flags.TCP_KEEPINTVL, 10)
+    listener.setsockopt(flags.IPPROTO_TCP, flags.TCP_KEEPCNT, 3)
     host = listener.getsockname()[0]
     if host == "::1" or host.startswith("127."):
         # Within the machine nothing is to be paced, as BBR does for 2 % of a task's CPU time. Reno

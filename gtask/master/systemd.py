@@ -10,6 +10,9 @@ import time
 from collections.abc import MutableMapping
 
 from ..native import socket
+from ..printable import printable
+
+STATUS_CHARACTERS = 1000
 
 
 class Notifier:
@@ -34,7 +37,7 @@ class Notifier:
         self.watchdog_seconds = int(microseconds) / 1e6 if is_watched else math.inf
 
     def ready(self, status: str) -> None:
-        self._send("READY=1", f"MAINPID={os.getpid()}", f"STATUS={status}")
+        self._send("READY=1", f"MAINPID={os.getpid()}", _status(status))
 
     def reloading(self) -> None:
         self._send(
@@ -42,10 +45,10 @@ class Notifier:
         )
 
     def stopping(self, status: str) -> None:
-        self._send("STOPPING=1", f"STATUS={status}")
+        self._send("STOPPING=1", _status(status))
 
     def status(self, status: str) -> None:
-        self._send(f"STATUS={status}")
+        self._send(_status(status))
 
     def watchdog(self) -> None:
         self._send("WATCHDOG=1")
@@ -59,3 +62,8 @@ class Notifier:
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.sendto("\n".join(lines).encode(), self._address)
+
+
+def _status(text: str) -> str:
+    """A line for people; what a user's module has raised must not begin another variable."""
+    return f"STATUS={printable(text, STATUS_CHARACTERS)}"

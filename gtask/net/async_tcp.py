@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 
 from .calling import CallingConnection
-from .stream import close_lingering_in_child
 
 
 class AsyncTcpConnection(CallingConnection):
@@ -40,7 +39,6 @@ _connected: weakref.WeakSet[AsyncTcpConnection] = weakref.WeakSet()
 
 
 def close_in_child() -> None:
-    """User code has forked this process off: leave what is open, or lingers, to the other."""
+    """User code has forked this process off: leave what is open to the other."""
     for connection in list(_connected):
         connection.after_fork_in_child()
-    close_lingering_in_child()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ssl
+from time import monotonic
 from typing import Any
 
 from ..address import Address, parse_address
 from ..compiled import mypyc_attr
+from ..logs.loggers import get_logger
 from ..protocols.text import MAX_FRAME_BYTES, TextDecoder
 from .connection import (
     CONNECT_FAILED,
@@ -19,6 +21,8 @@ from .connection import (
 from .connector import Connector
 from .stream import State
 
+log = get_logger("gtask.connection")
+
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class CallingConnection(TcpConnection):
@@ -28,6 +32,9 @@ class CallingConnection(TcpConnection):
         "_before",
         "_before_bytes",
         "_connector",
+        "_deadline",
+        "_is_again",
+        "_is_securing",
         "_timer",
         "address",
         "connect_timeout",
@@ -58,7 +65,10 @@ class CallingConnection(TcpConnection):
         self._before: list[bytes] = []  # sent before the connection was there
         self._before_bytes = 0
         self._connector: Connector | None = None
-        self._timer: Any = None  # of a planned reconnect
+        self._deadline = 0.0  # of the connect that is under way; monotonic, seconds
+        self._is_again = False  # it has been connected before
+        self._is_securing = False  # it is the TLS handshake's turn
+        self._timer: Any = None  # of that handshake, or of a planned reconnect
 
     def send(self, data: Data) -> bool:
         """As `TcpConnection.send`; before the connection is there, the frame is kept for it."""
@@ -73,10 +83,13 @@ class CallingConnection(TcpConnection):
         return True
 
     def close(self, data: Data | None = None) -> None:
-        """Send `data`, if any, and close when everything is sent; also ends a connect."""
-        if self.state >= State.OPEN:
+        """Send `data`, if any, and close when everything is sent.
+
+        Also ends a connect, or a planned `reconnect`.
+        """
+        if self.state == State.OPEN:
             super().close(data)
-        else:
+        elif self.state != State.FLUSHING:
             self.destroy()
 
     def destroy(self) -> None:
@@ -86,7 +99,7 @@ class CallingConnection(TcpConnection):
             self.state = State.CLOSED  # never connected: there is no end to tell of
             self._tell_room()
         else:
-            self._abort("destroyed here")
+            super().destroy()
 
     def connect(self) -> None:
         """Begin to connect; returns at once. `on_connect` or `on_error`, `on_close` follow.
@@ -96,18 +109,25 @@ class CallingConnection(TcpConnection):
         if self.state not in (State.INITIAL, State.CLOSED):
             return
         self._stop_waiting()
+        if self.state == State.CLOSED:
+            self._start_over()
         self.state = State.CONNECTING
+        self._deadline = monotonic() + self.connect_timeout
         self._connector = Connector(
             self._reactor, self.address, self.connect_timeout, self._connected, self._failed
         )
         self._connector.start()
 
     def reconnect(self, after: float = 0) -> None:
-        """Connect again in `after` seconds; what an earlier try did not send is gone."""
+        """Connect again in `after` seconds; what an earlier try did not send is gone.
+
+        A connect that is under way goes on: both `on_error` and `on_close` may ask for another one.
+        """
+        if self.state == State.CONNECTING and after <= 0:
+            return
+        self._stop_waiting()
         if self.state not in (State.INITIAL, State.CLOSED):
             self._abort("reconnecting")
-        self._stop_waiting()
-        self._decoder = TextDecoder(self._decoder._limit)
         if after > 0:
             self._timer = self._reactor.loop.timer(after)
             self._timer.start(self.connect, update=True)
@@ -124,10 +144,27 @@ class CallingConnection(TcpConnection):
     def _connected(self, socket: Any) -> None:
         self._connector = None
         try:
-            self._open_calling(socket, self.ssl_context, self.address.host)
-        except ValueError as error:
+            self._open_calling(socket, self.ssl_context, self.address.server_name)
+        except (ValueError, ssl.SSLError) as error:
             self._failed(f"TLS: {error}")
             return
+        if self.ssl_context is None:
+            self._begin()
+        elif self.state == State.OPEN:
+            self.state = State.CONNECTING  # until the handshake is over
+            self._is_securing = True
+            self._timer = self._reactor.loop.timer(max(0.0, self._deadline - monotonic()))
+            self._timer.start(self._abort, "TLS: timed out", update=True)
+
+    def _secured(self) -> None:
+        self._stop_waiting()
+        self.state = State.OPEN
+        self._begin()
+
+    def _begin(self) -> None:
+        """It is connected: send what was sent before, and tell."""
+        if self._user_paused:
+            self._pause()
         if self._before:
             output = b"".join(self._before)
             self._before.clear()
@@ -136,15 +173,57 @@ class CallingConnection(TcpConnection):
             if not self._buffered:
                 self._tell_room()
         if self.on_connect is not None and self.state != State.CLOSED:
-            self._emit("on_connect")
+            if self._is_again:
+                self._events.append(("on_connect", ()))
+                self._wake_in(2)
+            else:
+                self._emit("on_connect")
+
+    def _wake_in(self, turns: int) -> None:
+        """Deliver what is there after so many turns of the loop.
+
+        After two, a server in this process has accepted the connection. Within a machine the kernel
+        is so fast that the first connection is told of before; who connects again has time.
+        """
+        if turns == 0:
+            self._stop_waiting()
+            self._wake()
+        elif self.state == State.OPEN:
+            self._stop_waiting()
+            self._timer = self._reactor.loop.timer(0)
+            self._timer.start(self._wake_in, turns - 1, update=True)
 
     def _failed(self, why: str) -> None:
         self._connector = None
-        # Queued, not called: the end must be reached before `on_error` may ask for a reconnect.
-        self._events.append(("on_error", (CONNECT_FAILED, f"connect {self.remote_address}: {why}")))
+        self._tell_failure(why)
         self._abort(why)
 
+    def _tell_failure(self, why: str) -> None:
+        # Queued, not called: the end must be reached before `on_error` may ask for a reconnect.
+        self._events.append(("on_error", (CONNECT_FAILED, f"connect {self.remote_address}: {why}")))
+
+    def _insecure(self, reason: str) -> None:
+        if self._is_securing:
+            self._abort(reason)
+        else:
+            super()._insecure(reason)
+
+    def _ended(self) -> None:
+        if self._is_securing:
+            self._abort("TLS: closed by the peer")
+        else:
+            super()._ended()
+
+    def _start_over(self) -> None:
+        """Be as a new connection is; what the user has set stays."""
+        self._is_again = True
+        self._decoder = TextDecoder(self._decoder._limit)
+        self._tls = None
+        self._linger = False
+        self.bytes_read = self.bytes_written = 0
+
     def _stop_waiting(self) -> None:
+        self._is_securing = False
         if self._connector is not None:
             self._connector.cancel()
             self._connector = None
@@ -154,6 +233,9 @@ class CallingConnection(TcpConnection):
             self._timer = None
 
     def _closed(self, reason: str) -> None:
+        if self._is_securing:
+            self._tell_failure(reason)
+            log.warning("%r: %s", self, reason)
         self._stop_waiting()
         self._before.clear()
         self._before_bytes = 0

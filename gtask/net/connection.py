@@ -7,7 +7,6 @@ connection's callbacks run in order and never two at once, and may block without
 from __future__ import annotations
 
 import itertools
-import logging
 from collections import deque
 from types import SimpleNamespace
 from typing import Any
@@ -19,15 +18,17 @@ from ..address import format_address
 from ..callbacks import Callback
 from ..compiled import mypyc_attr
 from ..errors import ProtocolError
+from ..logs.loggers import get_logger
 from ..protocols.text import MAX_FRAME_BYTES, TextDecoder, encode_frame
 from .context import ContextAttribute
 from .reactor import Reactor, current_reactor
 from .stream import State, Stream
 
-log = logging.getLogger("gtask.connection")
+log = get_logger("gtask.connection")
 
 CONNECT_FAILED = 1
 SEND_FAILED = 2
+TLS_FAILED = 3
 MAX_SEND_BUFFER_BYTES = 1024 * 1024
 BUFFER_EVENTS = ("on_buffer_full", "on_buffer_drain")
 
@@ -132,11 +133,14 @@ class TcpConnection(Stream):
         if self.state == State.OPEN:
             if data is not None:
                 self._put(data)
+            self._events.clear()  # what the peer has said is not heard any more
             self._close("closed here", linger=self._lingers)
 
     def destroy(self) -> None:
         """Close at once; what was not sent yet is lost."""
-        self._abort("destroyed here")
+        if self.state != State.CLOSED:
+            self._events.clear()
+            self._abort("destroyed here")
 
     def pause_recv(self) -> None:
         """No more messages until `resume_recv`; what is not read yet, the kernel holds back."""
@@ -179,6 +183,13 @@ class TcpConnection(Stream):
             self._room.set()
             self._room = None
 
+    def _give_up(self, reason: str, is_full: bool) -> None:
+        if self._is_secured():
+            self._abort(reason)
+            log.warning("%r: %s", self, reason)
+        else:
+            self._insecure(reason)
+
     def after_fork_in_child(self) -> None:
         super().after_fork_in_child()
         self._events.clear()
@@ -194,7 +205,20 @@ class TcpConnection(Stream):
         """Start as the accepted end of `socket`."""
         self.remote_address = remote_address
         self._open(socket, tls)
+        if self._is_secured():
+            self._emit("on_connect")
+        else:
+            self._reactor.debts.owes_handshake(self)
+
+    def _secured(self) -> None:
         self._emit("on_connect")
+
+    def _insecure(self, reason: str) -> None:
+        if self.state != State.CLOSED:
+            code = TLS_FAILED if self._is_secured() else CONNECT_FAILED
+            self._events.append(("on_error", (code, reason)))
+            self._abort(reason)
+            log.warning("%r: %s", self, reason)
 
     def _received(self, data: bytes) -> None:
         for frame in self._decoder.feed(data):
@@ -219,6 +243,10 @@ class TcpConnection(Stream):
 
     def _closed(self, reason: str) -> None:
         self._tell_room()
+        self._user_paused = self._stalled = False
+        errors = [event for event in self._events if event[0] == "on_error"]
+        self._events.clear()  # in place: a greenlet may be delivering them
+        self._events.extend(errors)
         self._emit("on_close")
 
     def _peer_ended(self) -> None:
@@ -228,8 +256,8 @@ class TcpConnection(Stream):
 
     def _too_long(self) -> None:
         error = self._decoder.error()
-        log.warning("%r: %s", self, error)
         self._close(error.message, linger=True)
+        log.warning("%r: %s", self, error)
 
     def _crashed(self, event: str) -> None:
         self._abort(f"{event} failed")
@@ -266,7 +294,7 @@ class TcpConnection(Stream):
 
     def _deliver(self) -> None:
         """Call the user for each queued event; runs in a greenlet of its own."""
-        events = self._events
+        events = self._events  # the same as long as this connection is there
         try:
             while (position := self._next()) >= 0:
                 event, args = events[position]
@@ -274,17 +302,15 @@ class TcpConnection(Stream):
                 if event[0] == "_":
                     getattr(self, event)()
                     continue
-                if self.state == State.CLOSED and event != "on_close" and event != "on_error":
-                    continue  # nothing but the end is told of a closed connection
                 callback = getattr(self, event)
                 if callback is not None:
                     try:
                         callback(self, *args)
                     except GreenletExit:
                         raise
-                    except BaseException:  # the edge to user code; a Timeout is no Exception
-                        log.exception("%r: %s failed", self, event)
+                    except BaseException as error:  # the edge to user code; not only Exceptions
                         self._crashed(event)
+                        log.error("%r: %s failed", self, event, exc_info=error)
         finally:
             self._busy = False
             if self._next() >= 0:  # killed by somebody in the middle of a callback

@@ -11,7 +11,6 @@ also holds registrations: an edge told of a stream that is closed is nobody's, o
 
 from __future__ import annotations
 
-import logging
 from _socket import AF_UNIX
 from collections.abc import Callable
 from typing import Any, Final
@@ -19,9 +18,10 @@ from typing import Any, Final
 from gevent import monkey
 
 from ..compiled import mypyc_attr
+from ..logs.loggers import get_logger
 from .stream import OPEN, READ, READ_BYTES, Stream
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 MOST: Final = 128  # streams that are read before they are served
 
@@ -81,13 +81,23 @@ class Poller:
         ready: list[tuple[int, int]] = self._wait(0, MOST)
         for fd, events in ready:
             stream = streams[fd]
-            if stream is None:
-                continue
-            try:
-                stream._may_read(events)
-            except BaseException:  # the others' edges must not be lost with it
-                log.exception("reading failed")
-                stream._abort("reading failed")
+            if stream is not None:
+                self._read(stream, events)
+        self._serve_all()
+
+    def read(self, stream: PolledStream) -> None:
+        """Read and serve what has come on this one, without asking the kernel about the others."""
+        self._read(stream, stream._usual_events)
+        self._serve_all()
+
+    def _read(self, stream: PolledStream, events: int) -> None:
+        try:
+            stream._may_read(events)
+        except BaseException:  # the others' edges must not be lost with it
+            stream._abort("reading failed")
+            log.exception("reading failed")
+
+    def _serve_all(self) -> None:
         try:
             self._serve()
         except BaseException:  # gevent stops a watcher whose callback raises

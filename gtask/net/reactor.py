@@ -6,17 +6,19 @@ own by mmap; switching into one that waits costs 0.2 µs. The hub itself never r
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
 from gevent import monkey
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from ..logs.loggers import get_logger
 from ..patches.leftovers import end_if_forked, forget_current_thread
+from . import log_queue
+from .debts import Debts
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 MAX_IDLE = 128  # parked greenlets kept for the next work; each holds about 20 kB
 
@@ -29,6 +31,8 @@ class Runner(greenlet):
     context variables, the next does not see."""
 
     __slots__ = ("_reactor",)
+
+    is_gtasks = True  # for `log_queue`: it is not to wait for a handler of the log
 
     def __init__(self, reactor: Reactor) -> None:
         super().__init__(parent=reactor.hub)
@@ -43,7 +47,7 @@ class Runner(greenlet):
                 pass  # killed by somebody: not an error
             except BaseException:  # the edge: whatever it was, the hub must go on
                 log.exception("a callback failed")
-            if self.gr_context is not None:
+            if self.gr_context:  # what one has set is nothing to the next
                 self.gr_context = None
             if (self.__dict__ and not self._forget_work()) or len(idle) >= MAX_IDLE:
                 return
@@ -62,6 +66,13 @@ class Runner(greenlet):
         return not self.__dict__
 
 
+class Lingering(Protocol):
+    """A socket that is closed here."""
+
+    def end(self) -> None:
+        """Close it in any case."""
+
+
 class Reactor:
     """What connections of one hub share. Get it by `current_reactor()`.
 
@@ -69,12 +80,17 @@ class Reactor:
         hub: the gevent hub of this native thread.
         loop: its event loop.
         idle: parked greenlets.
+        debts: which peers owe something, and since when.
+        lingering: sockets that are closed here, and wait for the peer to see it.
     """
 
     def __init__(self, hub: Any) -> None:
+        log_queue.attach(hub)
         self.hub = hub
         self.loop = hub.loop
         self.idle: list[Runner] = []
+        self.debts = Debts(self.loop)
+        self.lingering: set[Lingering] = set()
 
     def run(self, work: Callable[..., Any], *args: Any) -> None:
         """Run `work(*args)` in a greenlet; returns when it ends or first blocks.

@@ -13,15 +13,17 @@ from enum import IntEnum
 from typing import Any, Final
 
 from ..compiled import mypyc_attr
+from ..native import unacknowledged_bytes
 from ..protocols.tls import TlsFilter
+from .debts import Debtor
+from .lingerer import Lingerer
+from .outbox import Outbox
 from .reactor import Reactor
 
 READ: Final = 1
 WRITE: Final = 2
 READ_BYTES: Final = 65536
-WRITE_BYTES: Final = 262144
-LINGER_SECONDS: Final = 2.0
-LINGER_BYTES: Final = 64 * 1024 * 1024
+PEEK: Final = _socket.MSG_PEEK
 DONT_WAIT: Final = _socket.MSG_DONTWAIT  # saves the ioctl that would make each socket non-blocking
 
 
@@ -42,7 +44,7 @@ OPEN: Final = State.OPEN
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class Stream:
+class Stream(Debtor):
     """Base of every connection.
 
     Subclasses implement `_received(data)`, `_ended()` (the peer sends no more), `_flushed()`
@@ -72,7 +74,7 @@ class Stream:
         self._socket: Any = None
         self._reader: Any = None
         self._writer: Any = None
-        self._output: bytearray | None = None
+        self._output: Outbox | None = None  # never empty
         self._tls: TlsFilter | None = None
         self._linger = False
         self.bytes_read = 0
@@ -89,6 +91,16 @@ class Stream:
 
     def _flushed(self) -> None:
         """The output buffer has become empty."""
+
+    def _progressed(self) -> None:
+        """The kernel has taken more of the output buffer."""
+
+    def _secured(self) -> None:
+        """The TLS handshake is over."""
+
+    def _insecure(self, reason: str) -> None:
+        """The peer is no TLS peer, or not one that is trusted."""
+        self._abort(reason)
 
     def _closed(self, reason: str) -> None:
         raise NotImplementedError
@@ -145,7 +157,8 @@ class Stream:
     @property
     def _buffered(self) -> int:
         """Octets that the kernel has not taken yet."""
-        return len(self._output) if self._output is not None else 0
+        waiting = self._output.size if self._output is not None else 0
+        return waiting if self._tls is None else waiting + self._tls.waiting_bytes
 
     def _write(self, data: bytes | bytearray) -> None:
         if self._tls is not None:
@@ -169,16 +182,18 @@ class Stream:
         if self._tls is not None:
             self._tls.close()
             self._write_raw(self._tls.take_output())
-        if not self._output:
+        if self._output is None:
             self._abort(reason)
 
     def _abort(self, reason: str) -> None:
         """Close now; what is buffered is lost."""
         if self.state is CLOSED:
             return
-        linger = self._linger and not self._output
+        linger = self._linger and self._output is None
         self.state = CLOSED
-        self._output = None
+        if self._output is not None or self._tls is not None:
+            self._reactor.debts.forget(self)
+            self._output = None
         if self._writer is not None:
             self._writer.stop()
             self._writer.close()
@@ -187,7 +202,7 @@ class Stream:
         if socket is not None:
             self._unwatch()
             if linger:
-                _Lingerer(self._reactor, socket)
+                Lingerer(self._reactor, socket)
             else:
                 socket.close()
         self._closed(reason)
@@ -226,21 +241,27 @@ class Stream:
         return size
 
     def _decrypt(self, data: bytes) -> bytes | None:
-        assert self._tls is not None
+        tls = self._tls
+        assert tls is not None
+        was_established = tls.is_established
         try:
-            plain = self._tls.receive(data)
+            plain = tls.receive(data)
         except ssl.SSLError as error:
-            self._write_raw(self._tls.take_output())  # the alert that says why
-            self._abort(f"TLS: {error.reason or error}")
+            self._write_raw(tls.take_output())  # the alert that says why
+            self._insecure(f"TLS: {_tls_reason(error)}")
             return None
-        output = self._tls.take_output()
+        output = tls.take_output()
         if output:
             self._write_raw(output)
-        return plain or None
+        if tls.is_established and not was_established:
+            self._secured()
+        return plain if self.state is OPEN and plain else None
 
     def _write_raw(self, data: bytes | bytearray) -> None:
-        if self._output:
-            self._output += data
+        output = self._output
+        if output is not None:
+            output.append(data)
+            self._reactor.debts.owes_taking(self, output.size, self.bytes_written)
             return
         try:
             sent: int = self._socket.send(data, DONT_WAIT)
@@ -251,7 +272,8 @@ class Stream:
             return
         self.bytes_written += sent
         if sent < len(data):
-            self._output = bytearray(memoryview(data)[sent:])
+            output = self._output = Outbox(data, sent)
+            self._reactor.debts.owes_taking(self, output.size, self.bytes_written)
             if self._writer is None:
                 self._writer = self._reactor.loop.io(self._socket.fileno(), WRITE)
             self._writer.start(self._writable)
@@ -260,15 +282,17 @@ class Stream:
         output = self._output
         assert output is not None
         try:
-            sent = self._socket.send(output[:WRITE_BYTES], DONT_WAIT)
+            sent = self._socket.send(output.front(), DONT_WAIT)
         except BlockingIOError:
             return
         except OSError as error:
             self._abort(_reason(error))
             return
         self.bytes_written += sent
-        del output[:sent]  # cheap: a bytearray gives up its front without moving the rest
-        if output:
+        output.drop(sent)
+        self._reactor.debts.owes_taking(self, output.size, self.bytes_written)
+        self._progressed()
+        if output.size:
             return
         self._output = None
         self._writer.stop()
@@ -277,54 +301,45 @@ class Stream:
         else:
             self._flushed()
 
+    # -- what it is asked as a debtor ----------------------------------------------------------
 
-def close_lingering_in_child() -> None:
-    """User code has forked this process off: leave what lingers to the other."""
-    for lingerer in _lingering:
-        lingerer._socket.close()
-    _lingering.clear()
+    def _sent_bytes(self) -> int:
+        if self._output is not None:
+            self._writable()
+        if self._socket is None:
+            return self.bytes_written
+        # A slow peer may leave the kernel's buffer full for a long time.
+        return self.bytes_written - unacknowledged_bytes(self._socket.fileno())
 
+    def _must_take(self) -> bool:
+        return self.state is FLUSHING  # before that, it is the caller who knows how long to wait
 
-class _Lingerer:
-    """Reads and drops what a peer still sends, until its end of stream or a limit; then closes.
+    def _is_heard(self) -> bool:
+        return not self._has_unread()
 
-    RFC 9112 section 9.6 describes the need for HTTP; it is the same for any protocol on TCP.
-    """
-
-    def __init__(self, reactor: Reactor, socket: Any) -> None:
-        self._socket = socket
-        self._left = LINGER_BYTES
+    def _has_unread(self) -> bool:
+        """Whether the kernel holds something, or the end, that the loop has not come to yet."""
+        if self._socket is None:
+            return False
         try:
-            socket.shutdown(_socket.SHUT_WR)
-        except OSError:
-            socket.close()
-            return
-        self._reader = reactor.loop.io(socket.fileno(), READ)
-        self._timer = reactor.loop.timer(LINGER_SECONDS)
-        _lingering.add(self)
-        self._reader.start(self._readable)
-        self._timer.start(self._end)
-
-    def _readable(self) -> None:
-        try:
-            data = self._socket.recv(READ_BYTES, DONT_WAIT)
+            self._socket.recv(1, PEEK | DONT_WAIT)
         except BlockingIOError:
-            return
+            return False
         except OSError:
-            data = b""
-        self._left -= len(data)
-        if not data or self._left < 0:
-            self._end()
+            pass  # the end, too
+        return True
 
-    def _end(self) -> None:
-        for watcher in (self._reader, self._timer):
-            watcher.stop()
-            watcher.close()
-        _lingering.discard(self)
-        self._socket.close()
+    def _is_secured(self) -> bool:
+        return self._tls is None or self._tls.is_established
+
+    def _give_up(self, reason: str, is_full: bool) -> None:
+        self._abort(reason)
 
 
-_lingering: set[_Lingerer] = set()
+def _tls_reason(error: ssl.SSLError) -> str:
+    """In words; the reason of a refused certificate is in a field of its own."""
+    why = getattr(error, "verify_message", "")
+    return f"{error.reason}: {why}" if why else str(error.reason or error)
 
 
 def _reason(error: OSError) -> str:

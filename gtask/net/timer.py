@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from typing import Any
 
 from .reactor import current_reactor
@@ -22,7 +23,8 @@ class Timer:
     ) -> int:
         """Call `function(*args)` every `interval` seconds, or once if not `persistent`.
 
-        An exception in it is logged. While one call still runs, the next ones are skipped.
+        An exception in it is logged. While one call still runs, the next ones are skipped. It runs
+        in a copy of the context (`contextvars`) of who has added it.
 
         Returns:
             the timer's id for `delete`.
@@ -36,7 +38,8 @@ class Timer:
         id = next(cls._ids)
         watcher = reactor.loop.timer(interval, interval if persistent else 0.0)
         cls._watchers[id] = watcher
-        watcher.start(reactor.run, cls._fire, id, function, args, persistent, update=True)
+        context = copy_context()
+        watcher.start(reactor.run, cls._fire, id, context, function, args, persistent, update=True)
         return id
 
     @classmethod
@@ -57,7 +60,12 @@ class Timer:
 
     @classmethod
     def _fire(
-        cls, id: int, function: Callable[..., Any], args: tuple[Any, ...], persistent: bool
+        cls,
+        id: int,
+        context: Context,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        persistent: bool,
     ) -> None:
         if not persistent:
             cls.delete(id)
@@ -65,6 +73,6 @@ class Timer:
             return
         cls._running.add(id)
         try:
-            function(*args)
+            context.copy().run(function, *args)
         finally:
             cls._running.discard(id)

@@ -8,7 +8,6 @@ or an `os._exit`, as `multiprocessing` does it, comes before that.
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -17,18 +16,10 @@ from gevent._greenlet_primitives import SwitchOutGreenletWithLoop
 from gevent._hub_local import get_hub_if_exists, set_hub
 from greenlet import getcurrent, greenlet
 
-from .. import native
 from . import children
 from .leftovers import FORKED, end_process
 from .locks import Lock
 from .worlds import put
-
-SIGNALS = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGUSR2,
-)  # those a worker listens to
 
 NO_HUB: Any = None
 
@@ -52,17 +43,14 @@ def when_forked(leave: Callable[[], None] | None) -> None:
 
 def _before() -> None:
     """One fork at a time: the hooks of others, which come next, take locks that greenlets and
-    threads must not contend for. A signal that comes right after the fork must not be taken as in
-    the worker, so it is kept back."""
+    threads must not contend for."""
     global _forking
     _one_fork.acquire()
     _forking = getcurrent()
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 def _in_parent() -> None:
     global _forking
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     if _forking is getcurrent():
         _forking = None
         _one_fork.release()
@@ -75,10 +63,7 @@ def _in_child() -> None:
         _part_from_hub()
         leave()
         children.forget()
-        for number in SIGNALS:
-            native.signal(number, signal.SIG_DFL)
     _one_fork._at_fork_reinit()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def _part_from_hub() -> None:

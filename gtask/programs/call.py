@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import WORKER_LOST
-from .arguments import HELP, read_arguments, read_json
-from .outcome import CANNOT_CONNECT, DONE, FAILED, stop_printing
+from ..printable import printable, printable_json
+from .arguments import HELP, read_arguments, read_json, seconds, split_words
+from .outcome import CANNOT_CONNECT, DONE, FAILED, USAGE, print_any_text, stop_printing
+from .printing import OutputLost, complain, is_unicode, open_streams, read_input, write
 from .progress import ProgressBar
 from .tls import add_tls_options, tls_context
 from .version import add_version_option
@@ -36,29 +37,40 @@ exit codes:
   75  no connection could be made
 """
 
+MESSAGE_CHARACTERS = 4000
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Make the calls; returns the exit code."""
+    open_streams()
     parser = _parser()
-    options = parser.parse_args(arguments)
+    front, words = split_words(arguments if arguments is not None else sys.argv[1:], parser)
+    options = parser.parse_args(front)
+    print_any_text()
     try:
-        words = options.arguments
-        given = read_json(sys.stdin.read()) if words == ["-"] else read_arguments(words)
+        given = read_json(read_input()) if words == ["-"] else read_arguments(words)
         client = _client(options)
     except ValueError as error:
-        parser.error(str(error))
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # so is a lone surrogate JSON again
+        _misused(error)
     # gevent would report a KeyboardInterrupt on standard error; SystemExit it passes on.
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         return _Caller(client, options, given).run()
     except ValueError as error:  # arguments that are JSON, but too long or such
-        parser.error(str(error))
+        _misused(error)
     except BrokenPipeError:
         return stop_printing()
+    except OutputLost as error:
+        complain(f"gtask-call: {error}")
+        return FAILED
     finally:
         client.close()
+
+
+def _misused(error: ValueError) -> NoReturn:
+    complain(f"gtask-call: error: {printable(error, MESSAGE_CHARACTERS)}")
+    sys.exit(USAGE)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,12 +79,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Call a task and print its result as JSON.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=EPILOG,
+        allow_abbrev=False,
     )
     parser.add_argument("url", metavar="URL", help="e.g. text://127.0.0.1:12345, or several by ','")
     parser.add_argument("function", metavar="FUNCTION")
     parser.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="see below")
-    parser.add_argument("--timeout", type=float, metavar="S", help="seconds (60); 0: no limit")
-    parser.add_argument("--connect-timeout", type=float, default=5.0, metavar="S", help="(5)")
+    parser.add_argument("--timeout", type=seconds, metavar="S", help="seconds (60); 0: no limit")
+    parser.add_argument("--connect-timeout", type=seconds, default=5.0, metavar="S", help="(5)")
     parser.add_argument("--retries", type=int, default=0, metavar="N", help="repeat lost calls")
     parser.add_argument("--progress", action="store_true", help="show what the task reports")
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help="call N times")
@@ -129,7 +142,7 @@ class _Caller:
         if count > 1:
             seconds = time.monotonic() - self._started
             rate = f"{seconds:.3f} s, {count / seconds:.0f} calls/s"
-            print(f"{count} calls, {self._failed} failed, {rate}", file=sys.stderr)
+            complain(f"{count} calls, {self._failed} failed, {rate}")
         return self._code
 
     def _start(self, ended: SimpleQueue[Call]) -> None:
@@ -141,16 +154,24 @@ class _Caller:
         if self._bar is not None:
             self._bar.clear()
         if call.error is None:
-            print(json.dumps(call.get(), ensure_ascii=False))
+            self._print(call.get())
         else:
             self._fail(call.error)
+
+    def _print(self, result: Any) -> None:
+        try:
+            line = json.dumps(result, ensure_ascii=not is_unicode())
+        except (RecursionError, ValueError) as error:  # deeper than the encoder goes
+            raise OutputLost(f"the result cannot be shown: {error}") from None
+        write(printable_json(line))
 
     def _fail(self, error: TaskError) -> None:
         self._failed += 1
         never_sent = isinstance(error.data, dict) and error.data.get("sent") is False
         self._code = CANNOT_CONNECT if error.code == WORKER_LOST and never_sent else FAILED
         code = f" ({error.code})" if error.code < 0 else ""
-        print(f"gtask-call: {' '.join(error.message.split())}{code}", file=sys.stderr)
+        message = printable(" ".join(error.message.split()), MESSAGE_CHARACTERS)
+        complain(f"gtask-call: {message}{code}")
 
 
 if __name__ == "__main__":

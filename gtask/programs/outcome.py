@@ -1,7 +1,8 @@
-"""How the programs end: their exit codes, and what they do when nobody reads them any more."""
+"""How the programs print and end: any text, their exit codes, and what if nobody reads them."""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -17,6 +18,12 @@ class Failure(Exception):
         super().__init__(code, *lines)
         self.code = code
         self.lines = lines
+
+
+def print_any_text() -> None:
+    """Have standard output show what its encoding has not as escapes, as standard error does."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # so is a lone surrogate JSON again
 
 
 def stop_printing() -> int:

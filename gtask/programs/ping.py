@@ -6,15 +6,20 @@ Plain blocking sockets and no gevent: keepalived starts this every few seconds f
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import socket
 import ssl
 import sys
+import threading
 import time
 from typing import Any
 
-from ..address import Address, parse_address
+from ..address import Address, look_up, parse_address
+from ..printable import printable
+from .arguments import seconds
 from .outcome import CANNOT_CONNECT, DONE, FAILED
+from .printing import OutputLost, complain, forget_output, open_streams, write
 from .tls import add_tls_options, tls_context
 from .version import add_version_option
 
@@ -37,6 +42,7 @@ with --lvs, for `misc_dynamic` of keepalived:
 
 def main(arguments: list[str] | None = None) -> int:
     """Ask; returns the exit code."""
+    open_streams()
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -62,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
     )
     parser.add_argument("url", metavar="URL", help="e.g. text://127.0.0.1:12345")
-    parser.add_argument("--timeout", type=float, default=3.0, metavar="S", help="seconds (3)")
+    parser.add_argument("--timeout", type=seconds, default=3.0, metavar="S", help="seconds (3)")
     parser.add_argument("--json", action="store_true", help="print the whole answer as JSON")
     parser.add_argument("--lvs", action="store_true", help="exit codes for keepalived")
     parser.add_argument(
@@ -94,7 +100,7 @@ def _ask(address: Address, context: ssl.SSLContext | None, timeout: float) -> di
         plain.settimeout(_left(deadline))
         if context is None:
             return _health(_exchange(plain, deadline))
-        with context.wrap_socket(plain, server_hostname=address.host or None) as secure:
+        with context.wrap_socket(plain, server_hostname=address.server_name or None) as secure:
             return _health(_exchange(secure, deadline))
 
 
@@ -107,9 +113,47 @@ def _connect(address: Address, timeout: float) -> socket.socket:
     try:
         if address.is_unix:
             return _connect_unix(address.path, timeout)
-        return socket.create_connection((address.host, address.port), timeout)
-    except OSError as error:
-        raise _NoConnection(f"cannot connect: {error.strerror or error}") from None
+        return _connect_to_any(_look_up(address, timeout), time.monotonic() + timeout)
+    except (OSError, ValueError) as error:  # ValueError: no name can be like that, IDNA says
+        why = getattr(error, "strerror", None) or error
+        raise _NoConnection(f"cannot connect: {why}") from None
+
+
+def _look_up(address: Address, timeout: float) -> list[Any]:
+    """The name's addresses, in the order to try."""
+    found: list[Any] = []
+    problems: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            found.extend(look_up(address, socket.getaddrinfo))
+        except (OSError, ValueError) as error:
+            problems.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)  # as nothing else ends it in time
+    asking.start()
+    asking.join(timeout)
+    if problems:
+        raise problems[0]
+    if not found:
+        raise OSError("name look-up timed out")
+    return found
+
+
+def _connect_to_any(found: list[Any], deadline: float) -> socket.socket:
+    """A connection to the first address that answers; none has more than its share of the time."""
+    problem: OSError = OSError("no address")
+    for number, (family, kind, protocol, _, sockaddr) in enumerate(found):
+        connection = socket.socket(family, kind, protocol)
+        connection.settimeout(_left(deadline) / (len(found) - number))
+        try:
+            connection.connect(sockaddr)
+        except OSError as error:
+            connection.close()
+            problem = error
+        else:
+            return connection
+    raise problem
 
 
 def _connect_unix(path: str, timeout: float) -> socket.socket:
@@ -144,31 +188,44 @@ def _exchange(connection: socket.socket, deadline: float) -> bytes:
 def _health(answer: bytes) -> dict[str, Any]:
     try:
         health: dict[str, Any] = json.loads(answer)["result"]
-        health["status"]
-    except (ValueError, LookupError, TypeError):
+        if type(health["status"]) is not str:
+            raise TypeError
+    except (ValueError, LookupError, TypeError, RecursionError):
         raise ValueError("is not a gtask worker") from None
     return health
 
 
 def _tell(options: argparse.Namespace, health: dict[str, Any]) -> int:
     status = health["status"]
-    if options.json:
-        print(json.dumps({"url": options.url, **health}))
-    else:
-        counts = [f"{health[key]} {key}" for key in ("running", "waiting") if key in health]
-        print(f"{options.url}: {', '.join([str(status), *counts])}, {health['ms']:.1f} ms")
-    if options.lvs:
+    is_shown = _show(options, health)
+    if options.lvs:  # whether anybody reads what is printed says nothing of the server
         shares = {"ready": options.weight, "busy": max(1, options.weight // 4)}
         return LVS_BASE + int(shares.get(status, 0))
-    return DONE if status in ("ready", "busy") else FAILED
+    return DONE if status in ("ready", "busy") and is_shown else FAILED
+
+
+def _show(options: argparse.Namespace, health: dict[str, Any]) -> bool:
+    """Print the answer; False if that cannot be done."""
+    shown = [printable(health["status"])]
+    shown += [f"{printable(health[key])} {key}" for key in ("running", "waiting") if key in health]
+    line = f"{options.url}: {', '.join(shown)}, {health['ms']:.1f} ms"
+    try:
+        write(json.dumps({"url": options.url, **health}) if options.json else line)
+    except BrokenPipeError:
+        forget_output()
+    except OutputLost as error:
+        complain(f"gtask-ping: {error}")
+        return False
+    return True
 
 
 def _tell_failure(options: argparse.Namespace, error: Exception) -> int:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     if options.json:
-        print(json.dumps({"url": options.url, "status": "down", "error": text}))
+        with contextlib.suppress(BrokenPipeError, OutputLost):
+            write(json.dumps({"url": options.url, "status": "down", "error": text}))
     else:
-        print(f"gtask-ping: {options.url}: {text}", file=sys.stderr)
+        complain(f"gtask-ping: {options.url}: {printable(text)}")
     if options.lvs:
         return LVS_DOWN
     return CANNOT_CONNECT if isinstance(error, _NoConnection) else FAILED

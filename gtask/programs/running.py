@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from ..config import Settings
 from ..master.control import ask
 from ..master.pidfile import running_pid
+from ..printable import printable
 from .outcome import DONE, FAILED, NOT_RUNNING, Failure
 from .tables import connections_table, status_table
 
@@ -67,7 +68,7 @@ def reload(settings: Settings) -> int:
     answer = _demand(settings, "reload", None)
     if not answer["ok"]:
         raise Failure(FAILED, answer["message"], *answer.get("problems", ()))
-    print(answer["message"])
+    print(printable(answer["message"]))
     return DONE
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..printable import printable
+
 STUCK_SECONDS = 2.0  # since the last heartbeat
 
 Columns = Sequence[tuple[str, str]]  # names, and how they are aligned
@@ -32,6 +34,8 @@ def status_table(status: dict[str, Any]) -> str:
     ]
     for service in status["services"]:
         lines += ["", *_service(service, status["generation"])]
+    for store in status.get("stores", ()):
+        lines += ["", _store(store)]
     return "\n".join(lines)
 
 
@@ -41,9 +45,19 @@ def _service(service: dict[str, Any], generation: int) -> list[str]:
     rows = [_process(process, generation) for process in processes]
     lines += _table(PROCESS_COLUMNS, [*rows, ["", "", "all", *_figures(service), "", ""]])
     if service["restarts"]:
-        counts = (f"{count} × {reason}" for reason, count in service["restarts"].items())
+        counts = (f"{count} × {printable(reason)}" for reason, count in service["restarts"].items())
         lines.append(f"restarts: {'; '.join(counts)}")
     return lines
+
+
+def _store(store: dict[str, Any]) -> str:
+    """One line: how a store is, and what it holds."""
+    names = ("ready", "delayed", "running", "dead", "done_total", "workers")
+    figures = ", ".join(f"{store[name]} {name.replace('_total', '')}" for name in names)
+    age = store["oldest_ready"]
+    oldest = "" if age is None else f", the oldest ready for {_duration(age)}"
+    restarts = f", {store['restarts']} restarts" if store["restarts"] else ""
+    return f"{store['url']}  {store['state']}, process {store['pid']}{restarts}: {figures}{oldest}"
 
 
 def _process(process: dict[str, Any], generation: int) -> list[str]:
@@ -97,7 +111,7 @@ def connections_table(answer: dict[str, Any]) -> str:
 
 def _table(columns: Columns, rows: list[list[str]]) -> list[str]:
     """Lines in which the columns stand below each other, beginning with their names."""
-    table = [[name for name, _ in columns], *rows]
+    table = [[name for name, _ in columns], *([printable(cell) for cell in row] for row in rows)]
     widths = [max(len(row[index]) for row in table) for index in range(len(columns))]
     return [
         "  ".join(

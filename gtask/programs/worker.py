@@ -10,18 +10,25 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING
 
 from ..config import Settings, find_master, load_settings
 from ..errors import ConfigError
+from ..printable import printable
+from ..streams import open_standard_streams
 from . import running
-from .outcome import BAD_CONFIGURATION, DONE, Failure, stop_printing
+from .outcome import BAD_CONFIGURATION, DONE, FAILED, Failure, print_any_text, stop_printing
 from .version import add_version_option
 
 if TYPE_CHECKING:
+    from ..config import StoreSettings
     from ..generation import Generation
+    from ..store_board import StoreBoard
+
+LINE_CHARACTERS = 4000
 
 COMMANDS = {
     "start": "run the services, in the foreground unless -d is given",
@@ -36,6 +43,8 @@ COMMANDS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code."""
+    open_standard_streams()
+    print_any_text()
     options = _parser().parse_args(arguments)
     try:
         return _run(options)
@@ -43,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(failure)
     except BrokenPipeError:
         return stop_printing()
+    except OSError as error:  # no process, descriptor or memory is left
+        return _complain(Failure(FAILED, str(error)))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 
@@ -105,16 +116,20 @@ def _complain(failure: Failure) -> int:
     """Say why; what is wrong with a file begins with its name, all else with ours."""
     prefix = "" if failure.code == BAD_CONFIGURATION else "gtask-worker: "
     for line in failure.lines:
-        print(prefix + line, file=sys.stderr)
+        print(prefix + printable(line, LINE_CHARACTERS), file=sys.stderr)
     return failure.code
 
 
 def _start(settings: Settings, is_daemon: bool) -> int:
-    from ..logs import setup_logging
+    from ..logs.hooks import install_hooks
+    from ..logs.setup import setup_logging
     from ..master.daemon import daemonize
     from ..master.master import Master
 
+    install_hooks()
     reporter = None
+    if is_daemon and os.getpid() == 1:
+        raise Failure(FAILED, "-d: a container ends with its process 1, so start it without")
     if is_daemon:
         try:
             setup_logging(settings)
@@ -125,6 +140,7 @@ def _start(settings: Settings, is_daemon: bool) -> int:
     master = Master(
         settings,
         _start_mold,
+        start_store=_start_store,
         load=lambda: load_settings(settings.file),
         reporter=reporter,
         is_daemon=is_daemon,
@@ -139,8 +155,15 @@ def _start_mold(generation: Generation) -> int:
     return run_mold(generation)
 
 
+def _start_store(settings: StoreSettings, board: StoreBoard, master: int) -> int:
+    """Runs in the forked process of a store; only there may gevent be imported."""
+    from ..server.stores import run_store
+
+    return run_store(settings, board, master)
+
+
 def _check(settings: Settings) -> int:
-    from ..logs import setup_logging
+    from ..logs.setup import setup_logging
     from ..master.molds import try_load
 
     with contextlib.suppress(OSError):
@@ -150,7 +173,7 @@ def _check(settings: Settings) -> int:
         raise Failure(BAD_CONFIGURATION, *problems)
     for service in settings.services:
         names = ", ".join(functions[service.name])
-        print(f"{service.name}: {service.listen}, {service.count} processes: {names}")
+        print(f"{service.name}: {service.place}, {service.count} processes: {names}")
     return DONE
 
 

@@ -21,19 +21,26 @@ class TextDecoder:
 
     Attributes:
         failed: a frame passed the limit; what is fed afterwards is ignored.
+        partial: what there is of an unfinished frame, or None.
     """
 
-    __slots__ = ("_limit", "_partial", "failed")
+    __slots__ = ("_limit", "failed", "partial")
 
     def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
         self._limit = max_frame_bytes
-        self._partial: bytearray | None = None
+        self.partial: bytearray | None = None
         self.failed = False
 
     @property
     def is_mid_frame(self) -> bool:
         """The stream stands inside an unfinished frame."""
-        return self._partial is not None
+        return self.partial is not None
+
+    @property
+    def partial_bytes(self) -> int:
+        """What an unfinished frame takes, with the room it has to grow."""
+        partial = self.partial
+        return len(partial) + len(partial) // 8 if partial is not None else 0
 
     def feed(self, data: bytes) -> list[bytes]:
         """The frames that `data` completes, in order; none after a failure.
@@ -41,7 +48,7 @@ class TextDecoder:
         The caller must look at `failed` afterwards: the frames returned then are those before
         the over-long one.
         """
-        partial = self._partial
+        partial = self.partial
         if self.failed:
             return []
         if partial is None and data.endswith(b"\n") and len(data) <= self._limit:
@@ -57,13 +64,13 @@ class TextDecoder:
             if partial is not None:
                 partial += data
             elif data:
-                self._partial = bytearray(data)
+                self.partial = bytearray(data)
             return []
         first = data[:end]
         if partial is not None:
             partial += first
             first = bytes(partial)
-            self._partial = None
+            self.partial = None
         frames = [first, *data[end + 1 :].split(b"\n")]
         if len(data) > self._limit:
             for number, frame in enumerate(frames):
@@ -71,14 +78,14 @@ class TextDecoder:
                     return self._fail(frames[:number])
         rest = frames.pop()
         if rest:
-            self._partial = bytearray(rest)
+            self.partial = bytearray(rest)
         if partial is not None or data.find(b"\r") >= 0:
             return [frame.rstrip(b"\r") for frame in frames]
         return frames
 
     def _fail(self, frames: list[bytes]) -> list[bytes]:
         self.failed = True
-        self._partial = None
+        self.partial = None
         return [frame.rstrip(b"\r") for frame in frames]
 
     def error(self) -> FrameTooLong:

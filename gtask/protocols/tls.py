@@ -31,6 +31,11 @@ class TlsFilter:
         self._waiting = bytearray()
         self.is_established = False
 
+    @property
+    def waiting_bytes(self) -> int:
+        """What waits for the handshake to be done."""
+        return len(self._waiting)
+
     def receive(self, data: bytes) -> bytes:
         """Take what came from the socket; returns the plain text it holds, perhaps none.
 

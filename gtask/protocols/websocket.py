@@ -73,6 +73,12 @@ class MessageDecoder:
         self.is_closed = False
 
     @property
+    def partial_bytes(self) -> int:
+        """What a message that is not whole takes, with the room it has to grow."""
+        size = len(self._buffer) + len(self._message)
+        return size + size // 8
+
+    @property
     def failed(self) -> bool:
         """What is fed is ignored from now on."""
         return self.is_closed or self.error is not None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import _socket
 import errno
-import logging
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+from ..logs.loggers import get_logger
 from .fairness import Fairness
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 EXHAUSTED_SECONDS = 0.25
@@ -25,7 +25,7 @@ class Acceptor:
         listener: the listening socket, non-blocking and not gevent's.
         take: called with each connection and its peer's address.
         fairness: whose turn it is.
-        poll: reads what a connection that was just taken has sent already.
+        serve_newest: serves what has come already on the connection taken last.
     """
 
     def __init__(
@@ -33,13 +33,13 @@ class Acceptor:
         listener: Any,
         take: Callable[[Any, Any], None],
         fairness: Fairness,
-        poll: Callable[[], None],
+        serve_newest: Callable[[], None],
     ) -> None:
         self._accept: Any = listener._accept  # the C base class's: no Python socket is made
         self._family: int = listener.family
         self._take = take
         self._fairness = fairness
-        self._poll = poll
+        self._serve_newest = serve_newest
         self._complained_at = 0.0
 
     def accept_some(self) -> None:
@@ -52,9 +52,9 @@ class Acceptor:
         most = fairness.burst()
         while fairness.accepted < most and fairness.is_open and self.accept_one():
             fairness.accepted += 1
-            fairness.reconsider()
             if fairness.is_shared:
-                self._poll()  # where many processes share, what was sent is often there by now
+                self._serve_newest()  # what was answered at once is no load, when the gate is looked at
+            fairness.reconsider()
 
     def accept_one(self) -> bool:
         """Accept and hand over one connection; False if there is none."""

@@ -6,26 +6,29 @@ at a Python object counts its references: the less it does after its fork, the m
 
 A worker is a gevent `StreamServer` that is started on the master's listening socket. It talks to the
 master by the scoreboard and by messages on a socket; it listens to TERM (drain), HUP (a TERM that
-follows is a reload's), INT (stop now) and USR2 (report connections).
+follows is a reload's), INT (stop now) and USR2 (report connections). What user code raises, wherever
+it does, ends no more than the greenlet it is raised in.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import logging
+import math
 import os
 import random
 import signal
 import socket
 import ssl
+from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import gevent
 import ujson
 from gevent.event import Event
 
 from ..address import format_address
+from ..logs.loggers import get_logger
+from ..logs.setup import look_after_log
 from ..net.async_tcp import close_in_child
 from ..net.reactor import current_reactor
 from ..net.timer import Timer
@@ -37,70 +40,32 @@ from ..scoreboard import Scoreboard, State
 from .callbacks import CallbackService
 from .engine import Engine
 from .fairness import Fairness
+from .interface import Service
 from .load import describe
+from .lobby import Lobby
+from .networks import Networks
+from .overflow import Overflow
+from .reception import Reception
 from .service import TaskService
 from .shared_listener import SharedListener
+from .signals import Signals
 from .stats import WorkerStats
 
 if TYPE_CHECKING:
     from ..config import ServiceSettings
     from ..worker import Worker
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 BEAT_SECONDS = 0.25
 CHECK_SECONDS = 1.0  # between checks of limits: memory, idle connections, new siblings
 DRAIN_CHECK_SECONDS = 0.05
 DRAIN_IDLE_SECONDS = 1.0  # what a peer that was told to go may stay silent
+RELOAD_SECONDS = 1.0  # from a HUP to the TERM that belongs to it, at most
 REPORT_CONNECTIONS = 50  # a message to the master
+FAREWELL_SECONDS = 1.5  # of a worker that is told to stop now; the master kills after 2
+NEVER = 1e9  # seconds
 FAILED_TO_BOOT = 1
-
-
-class Service(Protocol):
-    """What serves the connections of a worker: tasks, callbacks, or websockets and HTTP."""
-
-    @property
-    def is_full(self) -> bool:
-        """No connection may be accepted now."""
-        ...
-
-    @property
-    def is_idle(self) -> bool:
-        """Nothing runs, waits or is connected."""
-        ...
-
-    def make_server(self, listener: socket.socket) -> SharedListener:
-        """The server that accepts connections for it, not started."""
-        ...
-
-    def accept(self, socket: Any, address: Any, tls: TlsFilter | None = None) -> None:
-        """Serve the peer on `socket`; hub only."""
-
-    def poll(self) -> None:
-        """Serve what has come already, before the loop turns."""
-
-    def after_fork_in_child(self) -> None:
-        """User code has forked this process off: leave the connections to the worker."""
-
-    def drain(self) -> None:
-        """Let the peers go."""
-
-    def close_idle(self, idle_seconds: float) -> None:
-        """Close connections that wait for nothing and were silent for so long."""
-
-    def stop(self) -> None:
-        """The drain's time is up: start nothing more."""
-
-    def abort(self) -> None:
-        """Close every connection now."""
-
-    def oldest(self) -> tuple[int, float]:
-        """1 + the number of the function that has been running longest, and since when."""
-        ...
-
-    def report(self) -> list[dict[str, Any]]:
-        """Each connection, for the operator."""
-        ...
 
 
 class WorkerProcess:
@@ -109,7 +74,7 @@ class WorkerProcess:
     Args:
         worker: what the user declared.
         settings: the service's, checked.
-        listener: the master's listening socket, non-blocking.
+        listener: the master's listening socket, non-blocking; None if tasks come from a store alone.
         scoreboard: that of the service and its generation.
         events: where messages to the master go, a SOCK_SEQPACKET socket.
         stop_timeout: seconds a drain may take.
@@ -120,7 +85,7 @@ class WorkerProcess:
         self,
         worker: Worker,
         settings: ServiceSettings,
-        listener: socket.socket,
+        listener: socket.socket | None,
         scoreboard: Scoreboard,
         events: socket.socket,
         stop_timeout: float,
@@ -130,22 +95,31 @@ class WorkerProcess:
         self.settings = settings
         self.events = events
         self.stop_timeout = stop_timeout
-        self.stats = WorkerStats(scoreboard)
+        is_single = bool(worker.served) and settings.concurrency == 1
+        self.stats = WorkerStats(scoreboard, runs_one_at_a_time=is_single)
         self.reactor = current_reactor()
         self.row = self.pid = 0
         self.signalled = Event()  # TERM or INT came
         self.is_hurried = False
         self.is_reloading = False
+        self.takes_guests = False  # what is accepted is left unread by `overflow`
+        self.reload_told = -math.inf
+        self.ended_by = math.inf  # the moment at which the process ends in any case
         self.is_told_ready = self.asked_to_go = False  # by messages that the master has taken
+        self.loss = "interrupted"  # what becomes of durable tasks that a drain cuts off
         self.max_tasks = self.max_rss = self.next_check = 0.0
-        self.title = f"gtask: {settings.name} %d {settings.listen}"
         self.tls = tls
         loop = self.reactor.loop
+        self.signals = Signals(
+            loop,
+            {
+                signal.SIGTERM: self.on_term,
+                signal.SIGINT: self.on_int,
+                signal.SIGHUP: self.on_hup,
+                signal.SIGUSR2: self.on_report,
+            },
+        )
         self.watchers = [
-            (loop.signal(signal.SIGTERM), self.on_term),
-            (loop.signal(signal.SIGINT), self.on_int),
-            (loop.signal(signal.SIGHUP), self.on_hup),
-            (loop.signal(signal.SIGUSR2), self.on_report),
             (loop.timer(BEAT_SECONDS, BEAT_SECONDS), self.beat),
         ]
         self.fairness = Fairness(
@@ -153,19 +127,49 @@ class WorkerProcess:
             self.stats,
             self.is_full,
             siblings=settings.count,
-            is_strict=bool(worker.served) and settings.concurrency == 1,
+            is_strict=is_single,
         )
         self.listener = listener
+        is_web = settings.listen.protocol == "websocket"
+        self.networks = Networks(settings.allow, settings.proxy_networks, judges_requests=is_web)
+        self.reception: Reception | None = None
+        if settings.proxy_protocol == "on":
+            timeout = settings.handshake_timeout
+            self.reception = Reception(
+                self.reactor, self.stats, self.networks, timeout, self.serve_connection
+            )
+        self.queues: Any = None  # the stores of a service that has some
         self.service = self.make_service()
         self.server: SharedListener | None = None  # made in the worker
+        can_pass_on = bool(worker.served) and tls is None
+        self.overflow = Overflow(
+            loop,
+            listener,
+            self.stats,
+            settings.concurrency,
+            Lobby() if can_pass_on else None,
+            self,
+        )
 
     def make_service(self) -> Service:
         """What serves the connections."""
         worker, settings = self.worker, self.settings
+        debts = self.reactor.debts
+        debts.max_bytes = settings.max_pending_bytes
+        debts.send_timeout = settings.send_timeout
+        debts.handshake_timeout = settings.handshake_timeout
         if settings.listen.protocol == "websocket":
             from .web.service import WebSocketService  # not for text services: it takes memory
 
-            return WebSocketService(worker, self.reactor, self.stats, is_tls=self.tls is not None)
+            return WebSocketService(
+                worker,
+                self.reactor,
+                self.stats,
+                is_tls=self.tls is not None,
+                networks=self.networks,
+                handshake_timeout=settings.handshake_timeout or NEVER,
+                send_timeout=settings.send_timeout,
+            )
         if not worker.served:
             return CallbackService(worker, self.reactor, self.stats)
         engine = Engine(
@@ -177,34 +181,50 @@ class WorkerProcess:
             max_frame_bytes=settings.max_frame_bytes,
             max_batch=settings.max_batch,
             max_send_buffer_bytes=settings.max_send_buffer_bytes,
+            max_pending_bytes=settings.max_pending_bytes,
         )
         engine.turns.on_full = self.fairness.reconsider
         engine.limits.on_abandoned = self.on_abandoned
         engine.threads.on_stuck = self.on_stuck
+        if settings.stores:
+            from .queue.forward import make_queues  # not for services without: it takes memory
+
+            self.queues = engine.queues = make_queues(engine, settings)
         return TaskService(engine)
 
     # -- the three parts of its life ----------------------------------------------------------
 
-    def run(self, worker_id: int, row: int) -> int:
-        """Be a worker until told to stop, in a process just forked; returns the exit code.
+    def run(self, worker_id: int, row: int, before_end: Callable[[int], None] | None = None) -> int:
+        """Be a worker until told to stop, in a process just forked; returns its exit code so far.
 
         Args:
             worker_id: 0 to count - 1; a replacement gets its predecessor's.
             row: the process's row on the scoreboard.
+            before_end: called with the exit code when all is done but the user's last callback.
         """
+        code = self.serve(worker_id, row)
+        if self.is_hurried or self.ended_by == math.inf:  # told to stop now, or not even booted
+            self.ended_by = monotonic() + FAREWELL_SECONDS
+        if before_end is not None:
+            before_end(code)
+        if self.server is not None:  # so `on_worker_start` has been through
+            self.call("on_worker_stop")
+        Timer.delete_all()
+        return code
+
+    def serve(self, worker_id: int, row: int) -> int:
+        """Boot, wait for what ends us, drain."""
         try:
             self.boot(worker_id, row)
         except BaseException as error:  # the edge: on_worker_start is user code
             end_if_forked(error)
-            log.error("worker %s %d cannot start", self.worker.name, worker_id, exc_info=error)
             self.tell_master("failed", reason=describe(error))
+            log.error("worker %s %d cannot start", self.worker.name, worker_id, exc_info=error)
             return FAILED_TO_BOOT
         self.signalled.wait()
         if self.is_reloading:
             self.call("on_worker_reload")
-        code = self.drain()
-        self.farewell()
-        return code
+        return self.drain()
 
     def boot(self, worker_id: int, row: int) -> None:
         """Listen to signals, call `on_worker_start`, accept."""
@@ -216,40 +236,59 @@ class WorkerProcess:
         self.max_tasks = _with_jitter(self.settings.max_tasks)
         self.max_rss = _with_jitter(self.settings.max_rss_mb) * 1024 * 1024
         self.next_check = monotonic() + CHECK_SECONDS
+        self.signals.start()
         for watcher, action in self.watchers:
             watcher.start(action)
         when_forked(self.after_fork_in_child)
         if self.worker.on_worker_start is not None:
             self.worker.on_worker_start(self.worker)
             end_if_forked(None)
-        self.server = self.service.make_server(self.listener)
-        self.server.share(self.accept, self.fairness, self.service.poll)
-        self.server.start()
+        if self.listener is not None:
+            self.server = self.service.make_server(self.listener)
+            self.server.share(self.accept, self.fairness, self.service.serve_newest)
+            self.fairness.overflow = self.overflow
+            self.server.start()
+        if self.queues is not None:
+            self.queues.each("start", worker_id == 0)
         self.stats.state(State.READY)
         self.fairness.refresh()
         self.is_told_ready = self.tell_master("ready")
 
     def drain(self) -> int:
         """Accept no more, let running work end; returns 0, or 1 if it was cut off."""
-        deadline = monotonic() + self.stop_timeout
+        deadline = self.ended_by = monotonic() + self.stop_timeout
         if self.server is not None:
             self.server.finish()
+            self.overflow.close()
         # Told only now: the master may then have the kernel refuse what is still in the queue.
         self.stats.state(State.DRAINING)
+        if self.queues is not None:
+            self.queues.each("drain", self.loss)
         if not self.is_hurried:
             self.service.drain()
-            while not self.service.is_idle and monotonic() < deadline and not self.is_hurried:
-                self.service.close_idle(DRAIN_IDLE_SECONDS)
+            while not self.is_idle and monotonic() < deadline and not self.is_hurried:
+                self.close_idle(DRAIN_IDLE_SECONDS)
                 self.signalled.clear()
                 self.signalled.wait(DRAIN_CHECK_SECONDS)
+        is_clean = not self.service.has_work
         self.service.stop()
-        is_clean = bool(self.service.is_idle)
         self.service.abort()
         return 0 if is_clean or self.is_hurried else 1
 
-    def farewell(self) -> None:
-        self.call("on_worker_stop")
-        Timer.delete_all()
+    @property
+    def is_idle(self) -> bool:
+        """Nothing runs, waits or is connected."""
+        return self.service.is_idle and (self.reception is None or self.reception.is_idle)
+
+    def close_idle(self, idle_seconds: float) -> None:
+        """Close connections that wait for nothing and were silent for so long."""
+        self.service.close_idle(idle_seconds)
+        if self.reception is not None:
+            self.reception.close_idle(idle_seconds)
+
+    def patience(self) -> float:
+        """Seconds that threads of the user's may take to end."""
+        return 0.0 if self.is_hurried else (self.ended_by - monotonic()) / 2
 
     def call(self, name: str) -> None:
         """Call one of the worker's callbacks, if it is set."""
@@ -267,11 +306,14 @@ class WorkerProcess:
         self.stats.after_fork_in_child()
         for watcher, _ in self.watchers:
             watcher.stop()
-        if self.server is not None:
-            self.server.after_fork_in_child()
-        self.service.after_fork_in_child()
+        for part in (self.server, self.overflow, self.reception, self.service):
+            if part is not None:
+                part.after_fork_in_child()
+        for lingering in list(self.reactor.lingering):
+            lingering.end()
         close_in_child()
-        self.listener.close()
+        if self.listener is not None:
+            self.listener.close()
         self.events.close()
 
     # -- connections --------------------------------------------------------------------------
@@ -279,37 +321,63 @@ class WorkerProcess:
     def is_full(self) -> bool:
         return self.service.is_full or self.stats.connections >= self.settings.max_connections
 
+    def has_no_turn(self) -> bool:
+        """Whether another connection could be taken, but none of its tasks."""
+        connections = self.stats.connections + self.overflow.guests
+        return self.service.is_full and connections < self.settings.max_connections
+
+    def accept_one(self) -> bool:
+        """Accept a connection, whatever the gate says; False if there is none."""
+        self.takes_guests = True
+        try:
+            return self.server is not None and self.server.accept_one()
+        finally:
+            self.takes_guests = False
+
+    def serve_newest(self) -> None:
+        """Serve what has come already on the connection that was admitted last."""
+        self.service.serve_newest()
+
     def accept(self, client: Any, address: Any) -> None:
         """Take up a connection, if its network may connect; runs in the hub."""
-        if self.settings.allow and not self.is_allowed(address):
+        if self.reception is not None and self.networks.is_proxy(address):
+            self.stats.accepted()
+            self.reception.receive(client, address)
+        elif self.settings.allow and not self.networks.may_connect(address):
             self.stats.refused()
-            log.debug("refused %s", format_address(address))
             client.close()
-            return
-        before = self.stats.connections
+            log.debug("refused %s", format_address(address))
+        elif not (self.takes_guests and self.overflow.receive(client, address)):
+            self.admit(client, address)
+
+    def admit(self, client: Any, address: Any) -> None:
+        """Count a connection, and serve it; runs in the hub."""
         self.stats.accepted()
+        self.serve_connection(client, address)
+
+    def serve_connection(self, client: Any, address: Any) -> None:
+        """Serve a connection that has been counted."""
+        counted = self.stats.connections
         try:
             tls = TlsFilter(self.tls, server_side=True) if self.tls is not None else None
             self.service.accept(client, address, tls)
         except BaseException:
-            if self.stats.connections > before:  # the service has not counted it out itself
+            if self.stats.connections == counted:  # the service has not counted it out itself
                 self.stats.closed(0, 0)
             raise
 
     def is_allowed(self, address: Any) -> bool:
-        if not isinstance(address, tuple):
-            return True  # a unix socket: its mode says who may connect
-        host = ipaddress.ip_address(address[0].partition("%")[0])
-        host = getattr(host, "ipv4_mapped", None) or host
-        return any(host in network for network in self.settings.allow)
+        return self.networks.is_allowed(address)
 
     # -- signals and timers, in the hub -------------------------------------------------------
 
     def on_term(self) -> None:
+        # A HUP of long ago was a terminal's, which is nothing to us.
+        self.is_reloading = monotonic() - self.reload_told < RELOAD_SECONDS
         self.signalled.set()
 
     def on_hup(self) -> None:
-        self.is_reloading = True  # the master sends TERM right after it
+        self.reload_told = monotonic()  # the master sends TERM right after it
 
     def on_int(self) -> None:
         self.is_hurried = True
@@ -323,6 +391,7 @@ class WorkerProcess:
             self.tell_master("connections", connections=part, last=last)
 
     def on_abandoned(self, function: str) -> None:
+        self.loss = "worker_lost"
         self.ask_to_go(f"task {function} ignores its time limit")
 
     def on_stuck(self, threads: int) -> None:
@@ -332,6 +401,9 @@ class WorkerProcess:
     def beat(self) -> None:
         """Tell the master that the loop turns, and check the limits now and then."""
         self.stats.beat(*self.service.oldest())
+        look_after_log()
+        if self.queues is not None:
+            self.queues.each("beat")
         now = monotonic()
         if now < self.next_check or self.signalled.is_set():
             return
@@ -340,10 +412,11 @@ class WorkerProcess:
             self.is_told_ready = self.tell_master("ready")
         self.fairness.refresh()
         if self.settings.idle_timeout:
-            self.service.close_idle(self.settings.idle_timeout)
+            self.close_idle(self.settings.idle_timeout)
         if self.max_tasks and self.stats.done >= self.max_tasks:
             self.ask_to_go(f"max_tasks: {self.stats.done} tasks done")
         elif self.max_rss and (rss := _resident_bytes()) > self.max_rss:
+            self.loss = "worker_lost"
             self.ask_to_go(f"max_rss_mb: {rss / 1048576:.0f} MB resident")
 
     def ask_to_go(self, reason: str) -> None:

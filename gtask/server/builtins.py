@@ -30,14 +30,17 @@ def health(call: Execution, engine: Engine) -> dict[str, Any]:
     """Whether this process is fit for another task."""
     turns, threads = engine.turns, engine.threads
     status = "draining" if engine.is_draining else "busy" if turns.is_full else "ready"
-    return {
+    answer = {
         "status": status,
         "running": turns.running,
-        "waiting": len(turns.waiting),
+        "waiting": turns.waits,
         "concurrency": turns.concurrency,
         "connections": len(engine.connections),
         "threads": {"size": threads.size, "running": threads.running, "stuck": threads.stuck},
     }
+    if engine.queues is not None:
+        answer["stores"] = engine.queues.health()
+    return answer
 
 
 def functions(call: Execution, engine: Engine) -> list[str]:

@@ -9,8 +9,7 @@ import gevent
 
 from ..address import format_address
 from ..net.reactor import Reactor
-from ..net.stream import State
-from .shared_listener import SharedListener, TextServer
+from .shared_listener import SharedListener, TextServer, hand_over_silent
 from .stats import WorkerStats
 from .worker_connection import WorkerConnection
 
@@ -38,7 +37,8 @@ class CallbackService:
         self.connections: dict[int, WorkerConnection] = worker.connections
 
     def make_server(self, listener: Any) -> SharedListener:
-        """The server that accepts connections for it."""
+        """The server that accepts connections for it; `on_connect` may speak first."""
+        hand_over_silent(listener)
         return TextServer(listener)
 
     def accept(self, socket: Any, address: Any, tls: Any = None) -> None:
@@ -49,10 +49,11 @@ class CallbackService:
 
     def after_fork_in_child(self) -> None:
         """This is a child that a callback has forked: leave the connections to the worker."""
+        self.reactor.debts.after_fork_in_child()
         for connection in self.connections.values():
             connection.after_fork_in_child()
 
-    def poll(self) -> None:
+    def serve_newest(self) -> None:
         """Nothing: connections are read when the loop says so."""
 
     def forget(self, connection: WorkerConnection) -> None:
@@ -78,15 +79,10 @@ class CallbackService:
         self.is_draining = True
 
     def close_idle(self, idle_seconds: float) -> None:
-        """Close connections that wait for nothing and were silent for `idle_seconds`."""
+        """Close connections that wait for nothing, and on which nothing has gone either way."""
         since = monotonic() - idle_seconds
         for connection in list(self.connections.values()):
-            if (
-                connection.state == State.OPEN
-                and connection.last_active < since
-                and not connection.is_busy
-            ):
-                connection.close()
+            connection.close_if_idle(since, self.is_draining)
 
     def stop(self) -> None:
         """The drain's time is up."""
@@ -124,6 +120,10 @@ class CallbackService:
     @property
     def is_full(self) -> bool:
         return False
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.running)
 
     @property
     def is_idle(self) -> bool:

@@ -25,7 +25,7 @@ from ..errors import (
     TaskTimeout,
 )
 from ..net.stream import OPEN
-from ..protocols.jsontext import dumps, loads
+from ..protocols.jsontext import dumps, loads, weight_of
 from ..protocols.messages import (
     BARE,
     JSONRPC,
@@ -40,11 +40,14 @@ from ..tasks import running_task
 from .builtins import call_builtin
 from .execution import Batch, Execution, failure_of, log_error
 from .pace import PacedConnection
+from .replies import CORK_BYTES
 from .task_greenlet import TaskGreenlet
 from .threads import NoThread
+from .turns import no_room
 
 ROUND_SECONDS: Final = 0.005  # what one connection may take before others have theirs
 CORK_SECONDS: Final = 0.001  # what a reply may wait for the next one
+LIGHT_BYTES: Final = 4096  # of a frame whose call may come in whatever others hold
 
 
 class TaskConnection(PacedConnection):
@@ -61,7 +64,8 @@ class TaskConnection(PacedConnection):
             False if a call has blocked, and the hub has gone on with what was behind it.
         """
         greenlet.connection = self
-        is_held_back = self._outstanding and self.is_held_back()
+        may_be_held = self._outstanding or self._output is not None or self._pending_bytes
+        is_held_back = may_be_held and self.is_held_back()
         if not self._inbox or is_held_back or self.state is not OPEN:
             return True  # since it was put in the queue, it was worked off, held back or closed
         now = self.last_active = self.corked_since = monotonic()
@@ -103,6 +107,9 @@ class TaskConnection(PacedConnection):
         """The greenlet's call has blocked, and has a turn from now on."""
         greenlet.has_blocked = True
         call = greenlet.current()
+        if not call.weight:
+            call.weight = weight_of(greenlet.frame)
+        greenlet.frame = b""
         self.hold(call)
         call.greenlet = greenlet
         self.engine.turns.take(call)
@@ -118,31 +125,45 @@ class TaskConnection(PacedConnection):
         turns = self.engine.turns
         inbox = self._inbox
         replies = self._replies
+        max_bytes = self.engine.max_frame_bytes
         greenlet.started = self.corked_since
         until = self.corked_since + ROUND_SECONDS
         while inbox:
             try:
-                message = loads(inbox.pop())
+                frame = greenlet.frame = inbox.pop()
+                message = loads(frame)
             except ProtocolError as error:
                 self.reply(protocol_error_reply(error))
                 continue
             task = self._read_plain(message, greenlet)
-            if task is None or turns.running >= turns.concurrency or turns.is_closed:
+            if (
+                task is None
+                or turns.running >= turns.concurrency
+                or turns.is_closed
+                or (self._inbox_bytes > LIGHT_BYTES and len(frame) > LIGHT_BYTES)
+            ):
                 self._take_slowly(message, greenlet)
             else:
                 reply = self._run_plain(task, greenlet)
+                size = len(reply)
+                if size > max_bytes:
+                    reply = self.fit(greenlet.current(), reply)
                 if greenlet.execution is not None:
                     self._conclude(greenlet.execution, reply)
                     greenlet.execution = None
                 elif inbox or replies:
                     replies.append(reply)
+                    self._reply_bytes += size
+                    if self._reply_bytes > CORK_BYTES:
+                        self.send_replies()
                 elif self.state is OPEN:
                     self._write(reply + b"\n")
             if greenlet.has_blocked:
                 greenlet.has_blocked = False
                 return False
-            if self._outstanding and self.is_held_back():
-                break  # by a call that waits for its turn
+            may_be_held = self._outstanding or self._output is not None or self._pending_bytes
+            if may_be_held and self.is_held_back():
+                break  # by a call that waits for its turn, or by answers that are not taken
             if inbox:
                 now = greenlet.started = monotonic()
                 if now > self.corked_since + CORK_SECONDS and replies:
@@ -265,6 +286,7 @@ class TaskConnection(PacedConnection):
         call.is_done = True
         call.stop_timer()
         self.engine.turns.give_back(call)
+        self.let_go(call)
         if not call.is_answered:
             self.answer(call, reply)
 
@@ -280,13 +302,15 @@ class TaskConnection(PacedConnection):
     def _take_slowly(self, message: Any, greenlet: TaskGreenlet) -> None:
         """Take up any message there can be."""
         call = read_message(message, Execution)
+        weight = weight_of(greenlet.frame)
         if type(call) is Execution:
+            call.weight = weight
             self._take_call(call, greenlet)
         elif type(call) is list:
-            self._take_batch(call)
+            self._take_batch(call, weight)
         else:
             assert isinstance(call, InvalidCall)
-            self.reply(call.error(call.problem))
+            self.reply(self.fit(call, call.error(call.problem)))
 
     def _take_call(self, call: Execution, greenlet: TaskGreenlet) -> None:
         if not self._prepare(call):
@@ -308,43 +332,58 @@ class TaskConnection(PacedConnection):
             self.hear_rpc()
         task = self.engine.tasks.get(call.function)
         if task is None:
-            self.answer_at_once(call, call_builtin(call, self.engine))
+            if not self._ask_store(call):
+                self.answer_at_once(call, call_builtin(call, self.engine))
             return False
         try:
             call.bound = task.bind(call.args)
         except BadArguments as error:
             self.answer_at_once(call, call.error(error))
             return False
+        if call.weight > LIGHT_BYTES and not self.engine.turns.has_room(call.weight):
+            self.answer_at_once(call, call.error(no_room()))
+            return False
         call.task = task
         if call.timeout is not None:
             call.deadline = monotonic() + call.timeout
         return True
 
-    def _wait_for_turn(self, call: Execution) -> None:
+    def _ask_store(self, call: Execution) -> bool:
+        """Have a store answer what it is asked for; false if the call is none of these."""
+        queues = self.engine.queues
+        if queues is None or not queues.is_asked(call):
+            return False
         self.hold(call)
+        if call.timeout is not None:
+            call.deadline = monotonic() + call.timeout
+            self.engine.limits.keep(call)
+        queues.ask(call)
+        return True
+
+    def _wait_for_turn(self, call: Execution) -> None:
         if self.engine.turns.wait(call):
+            self.hold(call)
             self.engine.limits.keep(call)
 
-    def _take_batch(self, messages: list[Any]) -> None:
+    def _take_batch(self, messages: list[Any], weight: int) -> None:
         if not self._speaks_rpc:
             self.hear_rpc()
         if len(messages) > self.engine.max_batch:
             self.reply(protocol_error_reply(batch_too_long(self.engine.max_batch)))
             return
-        batch = Batch(len(messages))
+        batch = Batch(len(messages), self.engine.max_frame_bytes)
         calls = [read_message(message, Execution) for message in messages]
         for call in calls:
             if type(call) is Execution and call.dialect != BARE:
                 call.batch = batch
+                call.weight = weight // len(messages)
                 self._take_batched(call)
                 continue
             if not isinstance(call, InvalidCall):  # an array or a bare task inside a batch
                 call = read_message(None)
             assert isinstance(call, InvalidCall)
             call.dialect = JSONRPC
-            whole = batch.add(call.error(call.problem))
-            if whole:
-                self.reply(whole)
+            self.add_to_batch(batch, call, call.error(call.problem))
 
     def _take_batched(self, call: Execution) -> None:
         """One call of a batch, through the queue: the others do not wait for it, if it blocks."""

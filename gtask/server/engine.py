@@ -10,9 +10,10 @@ from ..binding import TaskFunction
 from ..net.reactor import Reactor
 from .limits import Limits
 from .ready import ReadyQueue
+from .reports import Reports
 from .stats import WorkerStats
 from .threads import TaskThreads
-from .turns import Turns
+from .turns import MAX_PENDING_BYTES, Turns
 
 MIN_THREADS: Final = 10
 MAX_THREADS: Final = 100
@@ -32,6 +33,7 @@ class Engine:
     Attributes:
         connections: all that are open.
         is_draining: peers are to go.
+        queues: the stores of the service, where it has some.
         thread: the native thread that all of this runs in.
     """
 
@@ -46,6 +48,7 @@ class Engine:
         max_frame_bytes: int,
         max_batch: int,
         max_send_buffer_bytes: int,
+        max_pending_bytes: int = MAX_PENDING_BYTES,
     ) -> None:
         self.tasks = tasks
         for number, task in enumerate(tasks.values(), 1):
@@ -56,11 +59,14 @@ class Engine:
         self.max_frame_bytes = max_frame_bytes
         self.max_batch = max_batch
         self.max_send_buffer_bytes = max_send_buffer_bytes
-        self.turns = Turns(concurrency, reactor.loop, stats)
+        self.max_pending_bytes = max_pending_bytes
+        self.turns = Turns(concurrency, reactor.loop, stats, max_pending_bytes)
         self.limits = Limits(reactor.loop, self.turns, stats)
         self.ready = ReadyQueue(reactor.hub, task_timeout, stats)
         size = max(MIN_THREADS, min(concurrency, MAX_THREADS))
         self.threads = TaskThreads(size, reactor.hub, stats)
         self.thread: int = native_thread_id()
+        self.reports = Reports(reactor.loop)
         self.connections: set[Any] = set()
         self.is_draining = False
+        self.queues: Any = None

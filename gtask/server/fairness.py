@@ -2,7 +2,7 @@
 
 A worker that is full shuts its gate, and so does one that has more to do than the idlest, for a
 moment: the kernel then wakes somebody else. That makes the listen queue the one queue of the
-service, and the idlest workers its servers.
+service, and the idlest workers its servers; `Overflow` sees to those who wait in it when all are full.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from time import monotonic
 from typing import Any
 
 from .gate import Gate
-from .stats import WorkerStats
+from .overflow import Overflow
+from .stats import CONNECTION_LOAD, FRESH_LOAD, SINGLE_LOAD, WorkerStats
 
-DEFER_SECONDS = 0.002  # for each connection that we have more than the idlest
+DEFER_SECONDS = 0.00025  # for each eighth of a connection that we have more than the idlest
 MAX_DEFER_SECONDS = 0.02  # then accept anyway: the idlest may be stuck
+HEAD_START = FRESH_LOAD + CONNECTION_LOAD  # the load that a process may have more than the idlest
+BURST = 8  # connections that are accepted before the loop turns again
 
 
 class Fairness:
@@ -33,6 +36,7 @@ class Fairness:
         gate: None while nothing is accepted at all.
         is_shared: there are several processes.
         accepted: connections, in this turn of the loop.
+        overflow: takes what nobody has a turn for; None where nothing is turned away.
     """
 
     def __init__(
@@ -54,6 +58,8 @@ class Fairness:
         self.accepted = 0
         self._timer: Any = None
         self.gate: Gate | None = None
+        self.overflow: Overflow | None = None
+        self._was_full = False  # when last reconsidered
 
     @property
     def is_open(self) -> bool:
@@ -70,6 +76,8 @@ class Fairness:
         self.gate = None
         self._stats.on_change = None
         self._stop_timer()
+        if self.overflow is not None:
+            self.overflow.stop()
 
     def refresh(self) -> None:
         """To be called every second: look for new siblings, and for a wake-up that was lost."""
@@ -79,17 +87,20 @@ class Fairness:
         if gate is not None and gate.is_open:
             gate.shut()
             gate.open()  # registering anew has the kernel look at the queue
+        if gate is not None and self.overflow is not None:
+            self.overflow.resume()  # somebody else's guest may have come there just now
         self.reconsider()
 
     def burst(self) -> int:
         """How many connections to accept before the loop turns again.
 
-        One; a busy process without siblings takes one more than came in the turn before. That
-        saves it most turns of its loop where each task has a connection of its own.
+        Among siblings the gate decides after each. A process without any takes one more than
+        came in the turn before, if it is busy. Either saves most turns of the loop where each
+        task has a connection of its own.
         """
-        most = self.accepted + 1 if self._rows == 1 and self._stats.connections > 1 else 1
+        alone = self.accepted + 1 if self._stats.connections > 1 else 1
         self.accepted = 0
-        return most
+        return BURST if self.is_shared else alone
 
     def reconsider(self) -> None:
         """Open or shut the gate, as the loads are now."""
@@ -100,17 +111,22 @@ class Fairness:
             self._deferred_at = 0.0
             gate.shut()
             self._stats.on_change = self.reconsider
+            self._was_full = True
+            if self.overflow is not None:
+                self.overflow.start()
             return
-        if self._rows > 1:
+        if self.is_shared:
             excess, least = self._stats.excess(self._rows)
-            if self._is_strict and not excess and least:
-                excess = 1  # all have as many: one of those may be just about to close
-            if excess > (0 if self._is_strict else 1 + least // 8) and self._may_defer(excess):
+            if self._is_ahead(excess, least) and self._may_defer(max(1, excess)):
                 gate.shut()
                 self._stats.on_change = self.reconsider
                 return
         self._deferred_at = 0.0
         self._stats.on_change = None
+        if self._was_full:
+            self._was_full = False
+            if self.overflow is not None:
+                self.overflow.resume()
         gate.open()
 
     def pause(self, seconds: float) -> None:
@@ -118,6 +134,12 @@ class Fairness:
         if self.gate is not None:
             self.gate.shut()
             self._reconsider_in(seconds)
+
+    def _is_ahead(self, excess: int, least: int) -> bool:
+        """A sibling should have the next connection."""
+        if self._is_strict and excess + least >= SINGLE_LOAD:
+            return True  # we have something to do; where all have, one is perhaps about to end it
+        return excess > HEAD_START + least // 16
 
     def _may_defer(self, excess: int) -> bool:
         now = monotonic()

@@ -8,13 +8,13 @@ work the plain registration stays, and only costs.
 
 from __future__ import annotations
 
-import logging
 import os
 from typing import Any
 
+from ..logs.loggers import get_logger
 from . import epoll
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 FDINFO_BYTES = 65536  # some hundred registrations; ours is among the first
 
@@ -93,8 +93,8 @@ class Gate:
             for number, word in enumerate(words):
                 if word == b"tfd:" and int(words[number + 1]) == self._fd:
                     return int(words[number + 5], 16)
-        except (OSError, ValueError, IndexError):
-            log.info("cannot accept exclusively", exc_info=True)
+        except (OSError, ValueError, IndexError) as error:
+            log.info("cannot accept exclusively: %s", error)
         return None
 
     def _control(self, operation: int) -> bool:

@@ -7,7 +7,6 @@ that ignores all of that gives its turn to others, and its process is replaced.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -15,11 +14,12 @@ from typing import Any
 from greenlet import GreenletExit
 
 from ..errors import TaskCancelled, TaskTimedOut, TaskTimeout
+from ..logs.loggers import get_logger
 from .execution import Execution
 from .stats import WorkerStats
 from .turns import Turns
 
-log = logging.getLogger("gtask.tasks")
+log = get_logger("gtask.tasks")
 
 CLEANUP_SECONDS = 5.0  # what a task may take to end after its limit, before it is killed
 KILL_SECONDS = 1.0  # between two kills
@@ -47,8 +47,10 @@ class Limits:
     def cancel(self, call: Execution) -> None:
         """Answer the call with `TaskCancelled`, and end its task."""
         call.refuse(TaskCancelled(f"{call.function}: cancelled"))
-        if call.greenlet is not None:  # by the hub, not by the greenlet that reads the cancel
-            self._loop.run_callback(self._end, call, GreenletExit("cancelled"))
+        if call.greenlet is None:
+            self._forget(call)
+        else:  # by the hub, not by the greenlet that reads the cancel
+            self._loop.run_callback(self.end, call, GreenletExit("cancelled"))
 
     def _start_timer(
         self, call: Execution, seconds: float, then: Callable[..., None], *args: Any
@@ -61,13 +63,19 @@ class Limits:
         limit = f"{call.function}: timed out"
         if call.greenlet is None:
             call.refuse(TaskTimedOut(f"{limit} before its turn came"))
+            self._forget(call)
             return
         after = monotonic() - call.started
         call.refuse(TaskTimedOut(f"{limit} after {after:.3g} s"))
-        self._end(call, TaskTimeout(limit))
+        self.end(call, TaskTimeout(limit))
         log.warning("task %r timed out after %.3g s", call, after)
 
-    def _end(self, call: Execution, how: BaseException) -> None:
+    def _forget(self, call: Execution) -> None:
+        """A call that has its answer and no turn: give its place and its arguments back."""
+        self._turns.leave(call)
+        call.stop_timer()
+
+    def end(self, call: Execution, how: BaseException) -> None:
         """Raise `how` in a task whose caller has been answered, and again until it has ended."""
         if call.is_done:
             return
@@ -80,7 +88,7 @@ class Limits:
             self._abandon(call)
         else:
             wait = CLEANUP_SECONDS if call.kills == 1 else KILL_SECONDS
-            self._start_timer(call, wait, self._end, call, GreenletExit("time limit"))
+            self._start_timer(call, wait, self.end, call, GreenletExit("time limit"))
 
     def _abandon(self, call: Execution) -> None:
         self._turns.give_back(call)

@@ -11,7 +11,7 @@ import os
 import ssl
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from types import ModuleType
 from typing import TypeVar
@@ -20,6 +20,9 @@ from ..callbacks import CONNECTION_CALLBACKS, WORKER_CALLBACKS
 from ..config import ServiceSettings, Settings
 from ..errors import ConfigError
 from ..worker import Worker
+
+CALLBACKS = (*WORKER_CALLBACKS, *CONNECTION_CALLBACKS)
+BESIDE_CALLBACKS = ("application", "choose_subprotocol")  # what else a handler may define
 
 T = TypeVar("T")
 
@@ -30,11 +33,35 @@ def load_workers(settings: Settings) -> dict[str, Worker]:
     Raises:
         ConfigError: all that is wrong.
     """
-    for path in reversed(("", *settings.python_path)):
-        directory = os.path.abspath(path)
-        if directory not in sys.path:
-            sys.path.insert(0, directory)
+    _import_first(*settings.python_path, "")
     return _of_each(settings, _worker)
+
+
+def load_script_workers(settings: Settings, workers: Iterable[Worker]) -> dict[str, Worker]:
+    """The workers that a script has declared, by name, with what their settings name imported.
+
+    Raises:
+        ConfigError: all that is wrong.
+    """
+    _import_first(*settings.python_path)
+    loaded = {worker.name: worker for worker in workers}
+    problems: list[str] = []
+    for name, worker in loaded.items():
+        problems += [f"worker {name}: {problem}" for problem in _finish(worker)]
+    if problems:
+        raise ConfigError(problems)
+    return loaded
+
+
+def _import_first(*paths: str) -> None:
+    """Have modules looked for in these directories, in this order, before all others.
+
+    Where a path has links in it, what they lead to now counts for the whole generation: its workers
+    import no newer release's modules, whenever they do it.
+    """
+    directories = list(dict.fromkeys(map(os.path.realpath, paths)))
+    others = [path for path in sys.path if not path or os.path.realpath(path) not in directories]
+    sys.path[:] = [*directories, *others]
 
 
 def load_certificates(settings: Settings) -> dict[str, ssl.SSLContext | None]:
@@ -80,24 +107,32 @@ def _context(service: ServiceSettings) -> ssl.SSLContext | None:
 
 
 def _worker(service: ServiceSettings) -> Worker:
-    problems: list[str] = []
-    worker = Worker(service.listen, name=service.name)
+    worker = Worker(service.place, name=service.name)
     for field in fields(ServiceSettings):
-        if field.name not in ("name", "listen", "tasks"):
+        if field.name not in ("name", "listen", "stores", "tasks"):
             setattr(worker, field.name, getattr(service, field.name))
-    modules = [_import("tasks", name, problems) for name in service.tasks]
-    handler = _import("handler", service.handler, problems) if service.handler else None
+    problems: list[str] = []
+    worker.tasks = [_import("tasks", name, problems) for name in service.tasks]
     if not problems:
-        try:
-            worker.tasks = modules
-            worker.load()
-        except ConfigError as error:
-            problems += [f"tasks: {problem}" for problem in error.problems]
-    if handler is not None:
-        problems += _take_callbacks(worker, handler)
+        problems = _finish(worker)
+    elif worker.handler:
+        _import("handler", worker.handler, problems)
     if problems:
         raise ConfigError(problems)
     return worker
+
+
+def _finish(worker: Worker) -> list[str]:
+    """Find the worker's tasks and import its handler; returns what is wrong."""
+    problems: list[str] = []
+    try:
+        worker.load()
+    except ConfigError as error:
+        problems += [f"tasks: {problem}" for problem in error.problems]
+    handler = _import("handler", worker.handler, problems) if worker.handler else None
+    if handler is not None:
+        problems += _take_callbacks(worker, handler)
+    return problems
 
 
 def _import(key: str, name: str, problems: list[str]) -> ModuleType | None:
@@ -111,19 +146,35 @@ def _import(key: str, name: str, problems: list[str]) -> ModuleType | None:
 
 def _take_callbacks(worker: Worker, handler: ModuleType) -> list[str]:
     """Give `worker` what the module defines; returns what is wrong with that."""
-    problems = []
-    names = (*WORKER_CALLBACKS, *CONNECTION_CALLBACKS)
+    where = f"handler: module {handler.__name__}"
+    names = WORKER_CALLBACKS if worker.tasks else CALLBACKS
     found = {name: getattr(handler, name) for name in names if hasattr(handler, name)}
+    problems = [
+        f"handler: {handler.__name__}.{name} is not a function"
+        for name, callback in found.items()
+        if callback is not None and not callable(callback)
+    ]
     for name, callback in found.items():
-        if callback is not None and not callable(callback):
-            problems.append(f"handler: {handler.__name__}.{name} is not a function")
         setattr(worker, name, callback)
-    worker.application = getattr(handler, "application", None)
-    worker.choose_subprotocol = getattr(handler, "choose_subprotocol", None)
+    if worker.tasks:
+        problems += _beside_tasks(handler)
+        if not found:
+            problems.append(f"{where} has none of {', '.join(WORKER_CALLBACKS)}")
+        return problems
+    for name in BESIDE_CALLBACKS:
+        if hasattr(handler, name):
+            setattr(worker, name, getattr(handler, name))
     if not found and worker.application is None:
-        where = f"handler: module {handler.__name__}"
         problems.append(f"{where} has neither on_message nor application")
     return problems
+
+
+def _beside_tasks(handler: ModuleType) -> Iterator[str]:
+    """What a module defines that a service with tasks never calls."""
+    for name in (*CONNECTION_CALLBACKS, *BESIDE_CALLBACKS):
+        if getattr(handler, name, None) is not None:
+            where = f"handler: {handler.__name__}.{name}"
+            yield f"{where} is never called, as tasks answer the service's calls"
 
 
 def describe(error: BaseException) -> str:

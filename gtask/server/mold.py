@@ -10,16 +10,15 @@ would run in each worker.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import gc
 import importlib
-import logging
+import math
 import os
-import resource
 import signal
 import socket
 import sys
 from collections.abc import Iterable, Iterator
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import ujson
@@ -27,19 +26,26 @@ import ujson
 from .. import native
 from ..errors import ConfigError
 from ..generation import Generation
-from ..logs import log_stream
+from ..logs.hooks import install_hooks
+from ..logs.loggers import get_logger
+from ..logs.setup import look_after_log
 from ..process import die_with, set_title
 from .child import become_child_of_master, become_worker_of
+from .farewell import keep_finalizers, limit_farewell, run_exit_functions
 from .forks import Forker
+from .surroundings import prepare_surroundings
 
 if TYPE_CHECKING:
     from ..worker import Worker
     from .boot import WorkerProcess
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 FAILED = 1
+REHEARSAL_DESCRIPTORS = 64  # what it may open, several times over
 MAX_REQUEST_BYTES = 65536
+LOG_SECONDS = 1.0  # what the end of a worker may wait for handlers of its log
+LEAST_LOG_SECONDS = 0.1  # of these, where the drain has used its time up
 
 # What a terminal or a manager may send to the whole tree; it is the master's affair.
 IGNORED = (
@@ -62,6 +68,7 @@ def run_mold(generation: Generation, workers: Iterable[Worker] | None = None) ->
     Returns:
         The exit code.
     """
+    install_hooks()
     _ignore_signals()
     die_with(generation.master)
     set_title(f"gtask: mold {generation.number}")
@@ -91,11 +98,11 @@ def _tell(generation: Generation, **message: Any) -> None:
 def _report_failure(generation: Generation, error: BaseException) -> int:
     from .load import describe
 
-    log.debug("the code does not load", exc_info=error)
     problems, code = [describe(error)], FAILED
     if isinstance(error, ConfigError):
         problems, code = error.problems, os.EX_CONFIG
     _tell(generation, event="failed", problems=problems, code=code)
+    log.debug("the code does not load", exc_info=error)
     return code
 
 
@@ -109,18 +116,17 @@ def _load(
     _patch()
     _import_early()
     from ..patches.early import rebind_early_names
-    from .load import load_workers
+    from .load import load_script_workers, load_workers
 
-    faulthandler.enable(log_stream())
+    if generation.stacks is not None:
+        generation.stacks.catch_mold()
     with _fresh_sources():
         if workers is None:
             with forker:
                 loaded = load_workers(generation.settings)
         else:
             rebind_early_names()
-            loaded = {worker.name: worker for worker in workers}
-            for worker in loaded.values():
-                worker.load()
+            loaded = load_script_workers(generation.settings, workers)
     sys.stdout.flush()  # or each worker writes it again
     return loaded
 
@@ -133,6 +139,13 @@ def _patch() -> None:
     if (hub := get_hub_if_exists()) is not None:
         hub.destroy(destroy_loop=True)  # a script's own: its greenlets shall not run in each worker
     patch_all()
+    from .hub import watch_hubs
+    from .signals import share_signals
+    from .thread_logs import make_threads_log
+
+    share_signals()
+    watch_hubs()
+    make_threads_log()
 
 
 def _import_early() -> None:
@@ -166,28 +179,23 @@ def _make_processes(generation: Generation, loaded: dict[str, Worker]) -> dict[s
     from .load import load_certificates
 
     certificates = load_certificates(generation.settings)
-    _raise_descriptor_limit()
-    if generation.listeners and any(worker.served for worker in loaded.values()):
+    descriptors = prepare_surroundings(generation.settings)
+    can_rehearse = generation.listeners and descriptors >= REHEARSAL_DESCRIPTORS
+    if can_rehearse and any(worker.served for worker in loaded.values()):
         _rehearse()
     return {
         settings.name: WorkerProcess(
             loaded[settings.name],
             settings,
-            generation.listeners[settings.name],
+            generation.listeners.get(settings.name),
             generation.scoreboards[settings.name],
             generation.channel,
             generation.settings.stop_timeout,
             certificates[settings.name],
         )
         for settings in generation.settings.services
-        if settings.name in generation.listeners
+        if generation.number  # else the code is only checked
     }
-
-
-def _raise_descriptor_limit() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _rehearse() -> None:
@@ -205,7 +213,9 @@ def _rehearse() -> None:
 
 
 def _keep_shared() -> None:
-    """Have no collection of garbage write to the pages that the workers share."""
+    """Have no collection of garbage write to the pages that the workers share, nor the end of one
+    worker remove what all have."""
+    keep_finalizers()
     gc.disable()
     gc.collect()
     gc.freeze()
@@ -227,6 +237,10 @@ class _Mold:
     def serve(self) -> None:
         """Do what the master asks, until it closes the channel."""
         while requests := self._requests():
+            requests = [request for request in requests if request["event"] == "spawn"]
+            look_after_log()
+            if not requests:
+                continue
             try:
                 between = self._fork()
             except OSError as error:
@@ -279,19 +293,35 @@ class _Mold:
             _tell(self._generation, event="spawned", **where, pid=outcome)
 
     def _be_worker(self, request: dict[str, Any], between: int) -> NoReturn:
-        code = FAILED
+        from ..net.log_queue import finish_log, flush_queue, take_all
+        from .thread_logs import use_native_locks
+
+        code, service, row = FAILED, request["service"], request["row"]
+        ended_by = math.inf
         try:
+            if self._generation.stacks is not None:
+                self._generation.stacks.catch(service, row)
             become_child_of_master(self._generation, between)
-            process = self._processes[request["service"]]
-            title = process.title % request["id"]
+            process = self._processes[service]
+            take_all(process.reactor.hub)
+            use_native_locks()
+            title = f"gtask: {service} {request['id']} {process.settings.listen}"
             become_worker_of(process.settings, self._generation, title)
-            code = process.run(request["id"], request["row"])
+            code = process.run(
+                request["id"],
+                row,
+                lambda code: limit_farewell(process.ended_by - monotonic(), code),
+            )
+            ended_by = process.ended_by
+            # Now, as `atexit` closes the log's handlers.
+            flush_queue(min(LOG_SECONDS, max(0.0, ended_by - monotonic()) / 2))
+            run_exit_functions(process.patience())
         except BaseException as error:  # the last edge: nothing may return into the mold's code
-            log.exception("worker %s %s has failed", request["service"], request["id"])
             reason = f"{type(error).__name__}: {error}"
             _tell(self._generation, event="failed", pid=os.getpid(), reason=reason)
+            log.exception("worker %s %s has failed", service, request["id"])
         finally:
-            logging.shutdown()
+            finish_log(min(LOG_SECONDS, max(LEAST_LOG_SECONDS, ended_by - monotonic())))
             with contextlib.suppress(OSError, ValueError):
                 sys.stdout.flush()
             os._exit(code)

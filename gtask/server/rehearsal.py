@@ -8,20 +8,20 @@ to write it: 0.4 MB of each. Nothing of the user's is called.
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 
 import gevent
 from gevent.socket import socket as GeventSocket
 
 from .. import native
+from ..logs.loggers import get_logger
 from ..patches.forked import when_forked
 from ..scoreboard import Scoreboard
 from ..tasks import task
 from ..worker import Worker
 from .boot import WorkerProcess
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 ROUNDS = 20  # code is adapted to what it is used for from its eighth run on
 CALLERS = 3  # at once, as many are served another way than one
@@ -65,6 +65,7 @@ def rehearse() -> None:
         gevent.spawn(_call, process, listener.getsockname())
         process.run(0, 0)
         when_forked(None)
+        process.signals.stop()
         for watcher, _ in process.watchers:
             watcher.stop()
             watcher.close()

@@ -7,17 +7,18 @@ whether it is open depends on the siblings' loads. `_do_read`, `do_read` and so 
 
 from __future__ import annotations
 
-import logging
+import socket
 from collections.abc import Callable
 from typing import Any
 
 from gevent.server import StreamServer
 
+from ..logs.loggers import get_logger
 from .acceptor import Acceptor
 from .fairness import Fairness
 from .gate import Gate
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 Mixin: Any = object  # what its `super()` is, checkers cannot know
 
@@ -31,17 +32,17 @@ class SharedListener(Mixin):  # type: ignore[misc]
     _failure: BaseException | None = None
 
     def share(
-        self, take: Callable[[Any, Any], None], fairness: Fairness, poll: Callable[[], None]
+        self, take: Callable[[Any, Any], None], fairness: Fairness, serve_newest: Callable[[], None]
     ) -> None:
         """To be called before `start`.
 
         Args:
             take: called with each connection, a plain C socket, and its peer's address, in the hub.
             fairness: opens and shuts our gate.
-            poll: reads what a connection that was just taken has sent already.
+            serve_newest: serves what has come already on the connection taken last.
         """
         self.fairness = fairness
-        self._acceptor = Acceptor(self.socket, take, fairness, poll)
+        self._acceptor = Acceptor(self.socket, take, fairness, serve_newest)
 
     def start_accepting(self) -> None:
         """Start the watcher, once, and take its registration over; or just take part again."""
@@ -91,11 +92,12 @@ class SharedListener(Mixin):  # type: ignore[misc]
             return
         self.fairness.stop()
         self._gate.shut()
-        while self._accepts_one():
+        while self.accept_one():
             pass
         self.stop()
 
-    def _accepts_one(self) -> bool:
+    def accept_one(self) -> bool:
+        """Accept one connection, whatever the gate says; False if there is none."""
         try:
             return self._acceptor.accept_one()
         except Exception:  # the edge: those behind it shall be served
@@ -115,3 +117,22 @@ class TextServer(SharedListener, StreamServer):  # type: ignore[misc]
 
     def handle(self, client: Any, address: Any) -> None:
         """Nothing: the acceptor hands connections over."""
+
+
+def keep_back_silent(listener: socket.socket) -> None:
+    """Have the kernel hand a connection over when something has come on it (tcp(7)).
+
+    It is then accepted, read and answered in one turn of the loop: an eighth less for a task that
+    has a connection of its own. One that stays silent is handed over after about a second.
+    """
+    _set_defer_accept(listener, 1)
+
+
+def hand_over_silent(listener: socket.socket) -> None:
+    """Have the kernel hand over each connection at once."""
+    _set_defer_accept(listener, 0)
+
+
+def _set_defer_accept(listener: socket.socket, seconds: int) -> None:
+    if listener.family != socket.AF_UNIX:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, seconds)

@@ -14,6 +14,12 @@ from .. import scoreboard as board
 from ..scoreboard import Scoreboard, State
 
 MAX_LOAD: Final = board.ABSENT - 1
+# What makes a process busier than its siblings, in eighths of a connection of which nothing is
+# known yet. One that was answered is a peer that keeps its connection, or is about to close it.
+RUNNING_LOAD: Final = 9
+FRESH_LOAD: Final = 8
+CONNECTION_LOAD: Final = 1
+SINGLE_LOAD: Final = 64  # of what runs or is fresh, where a process runs one task at a time
 EXACT_SECONDS: Final = 0.001  # how exactly it is told since when a function has the CPU
 
 
@@ -22,6 +28,8 @@ class WorkerStats:
 
     Attributes:
         connections: open now.
+        fresh: those of them of which nothing was answered yet.
+        load: what siblings compare.
         running: tasks that have blocked and go on later; the one on the CPU is not among them.
         done: tasks since the process started.
         executing: memory of the one cell for 1 + the number of the function on the CPU, 0 for none.
@@ -34,26 +42,34 @@ class WorkerStats:
         "_base",
         "_done",
         "_entered",
+        "_fresh_load",
         "_is_compared",
         "_loads",
+        "_most_quiet",
         "_row",
+        "_running_load",
         "connections",
         "done",
         "executing",
         "floats",
+        "fresh",
         "ints",
+        "load",
         "number",
         "on_change",
         "running",
         "since",
     )
 
-    def __init__(self, scoreboard: Scoreboard) -> None:
+    def __init__(self, scoreboard: Scoreboard, *, runs_one_at_a_time: bool = False) -> None:
         self.ints = scoreboard.ints
         self.floats = scoreboard.floats
         self._loads = scoreboard.loads
         self._is_compared = False
-        self.connections = self.running = self.done = self.number = 0
+        self.connections = self.fresh = self.load = self.running = self.done = self.number = 0
+        self._running_load = SINGLE_LOAD if runs_one_at_a_time else RUNNING_LOAD
+        self._fresh_load = SINGLE_LOAD if runs_one_at_a_time else FRESH_LOAD
+        self._most_quiet = SINGLE_LOAD - 1 if runs_one_at_a_time else MAX_LOAD
         self.on_change: Callable[[], None] | None = None
         self._take_row(0)
 
@@ -109,16 +125,23 @@ class WorkerStats:
     # -- connections --------------------------------------------------------------------------
 
     def accepted(self) -> None:
-        """A connection has been opened."""
+        """A connection has been opened, and is fresh."""
         self.ints[self._base + board.ACCEPTED] += 1
+        self.fresh += 1
         self._set_connections(self.connections + 1)
+
+    def answered(self) -> None:
+        """A connection is fresh no more."""
+        self.fresh -= 1
+        self._tell_load()
 
     def refused(self) -> None:
         """A connection has been turned away."""
         self.ints[self._base + board.REFUSED] += 1
 
-    def closed(self, bytes_read: int, bytes_written: int) -> None:
+    def closed(self, bytes_read: int, bytes_written: int, *, was_fresh: bool = True) -> None:
         """A connection has been closed, over which so many octets went."""
+        self.fresh -= was_fresh
         self.ints[self._base + board.BYTES_READ] += bytes_read
         self.ints[self._base + board.BYTES_WRITTEN] += bytes_written
         self._set_connections(self.connections - 1)
@@ -160,7 +183,7 @@ class WorkerStats:
         """A task that ignores its end has been given up."""
         self.ints[self._base + board.ABANDONED] += 1
 
-    # -- load: connections and running tasks --------------------------------------------------
+    # -- load ---------------------------------------------------------------------------------
 
     def siblings(self) -> int:
         """How many of the first rows hold all workers that are compared, this one included."""
@@ -172,11 +195,35 @@ class WorkerStats:
         # Often one is idle, and found among the low bytes in a third of the time of a look at all.
         idle = loads.tobytes()[::2].find(0)
         least = 0 if idle >= 0 and not loads[idle] else min(loads)
-        return self.connections + self.running - least, least
+        return self.load - least, least
+
+    def is_next_to_overflow(self, concurrency: int, beaten_since: float) -> bool:
+        """Whether no sibling whose loop turns has a turn left, or less to do than we.
+
+        Args:
+            concurrency: turns of each.
+            beaten_since: an older heartbeat is that of a loop that stands still.
+        """
+        loads = self._loads
+        for row in range(self.siblings()):
+            base = row * board.CELLS
+            if (
+                row != self._row
+                and loads[row] != board.ABSENT
+                and (self.ints[base + board.RUNNING] < concurrency or loads[row] < loads[self._row])
+                and self.floats[base + board.HEARTBEAT] >= beaten_since
+            ):
+                return False
+        return True
 
     def _tell_load(self) -> None:
         if self._is_compared:
-            load = self.connections + self.running
+            quiet = self.connections * CONNECTION_LOAD
+            load = self.load = (
+                (quiet if quiet < self._most_quiet else self._most_quiet)
+                + self.fresh * self._fresh_load
+                + self.running * self._running_load
+            )
             self._loads[self._row] = load if load < MAX_LOAD else MAX_LOAD
             if self.on_change is not None:
                 self.on_change()

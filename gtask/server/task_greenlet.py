@@ -30,6 +30,7 @@ class TaskGreenlet:
 
     Attributes:
         connection, task, function, args, id, dialect: of the call that runs now.
+        frame: the text of that call, until it blocks.
         started: when that call began, on the monotonic clock.
         execution: that call as an object; made when somebody asks, since most never need one.
         context: of the call that runs now; holds nothing but which call that is.
@@ -51,6 +52,7 @@ class TaskGreenlet:
         "context",
         "dialect",
         "execution",
+        "frame",
         "function",
         "has_blocked",
         "id",
@@ -76,6 +78,7 @@ class TaskGreenlet:
         self._parked = parked
         self._task_timeout = task_timeout
         self.execution: Execution | None = None
+        self.frame = b""
         self.has_blocked = False
         self.is_parked = self.is_spent = False
         own = self._greenlet = greenlet(self._run, self._hub)
@@ -113,7 +116,8 @@ class TaskGreenlet:
             self.is_parked = True
             if self.is_spent or len(parked) >= MAX_PARKED:
                 return
-            self.execution = None
+            self.execution = self.args = None  # parked, it must not keep what a peer has sent
+            self.frame = b""
             parked.append(self)
             try:
                 work = _switch(hub)

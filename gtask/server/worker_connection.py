@@ -34,10 +34,10 @@ class WorkerConnection(TcpConnection):
 
     Attributes:
         worker: the `Worker` it belongs to.
-        last_active: when a message last came or went; monotonic, seconds.
+        last_active: when something last came or went; monotonic, seconds.
     """
 
-    __slots__ = ("__weakref__", "_service", "last_active", "worker")
+    __slots__ = ("__weakref__", "_kept_bytes", "_service", "last_active", "worker")
 
     def __init__(self, service: ConnectionOwner) -> None:
         worker = service.worker
@@ -49,6 +49,7 @@ class WorkerConnection(TcpConnection):
         self._service = service
         self.worker = worker
         self.last_active = monotonic()
+        self._kept_bytes = 0  # of messages that are not whole or not delivered, as debts count them
         for name in CONNECTION_CALLBACKS:
             setattr(self, name, getattr(worker, name))
 
@@ -64,7 +65,20 @@ class WorkerConnection(TcpConnection):
 
     def _received(self, data: bytes) -> None:
         self.last_active = monotonic()
+        before = len(self._events)
         super()._received(data)
+        self._count_kept(len(data), len(self._events) > before)
+
+    def _count_kept(self, size: int, has_message: bool) -> None:
+        """Tell how much is kept of messages: `size` was read, and perhaps a message is whole."""
+        if not self._events:
+            size = self._decoder.partial_bytes
+        else:
+            size += self._kept_bytes
+        if size or self._kept_bytes:
+            self._kept_bytes = size
+            self.last_active = monotonic()
+            self._reactor.debts.owes_rest(self, size, has_message)
 
     def _deliver(self) -> None:
         service = self._service
@@ -73,7 +87,36 @@ class WorkerConnection(TcpConnection):
             super()._deliver()
         finally:
             service.finished()
+            if self._kept_bytes:
+                self._count_kept(0, True)
+
+    def _progressed(self) -> None:
+        self.last_active = monotonic()
+
+    def close_if_idle(self, since: float, is_draining: bool) -> None:
+        """Close it if it waits for nothing, and nothing has gone either way after `since`."""
+        is_uploading = is_draining and self._kept_bytes > 0  # it has its time, too
+        if self.last_active >= since or self.is_busy or is_uploading or self._has_unread():
+            return
+        if not self._buffered:
+            self._close_idle(is_draining)
+        elif not is_draining:  # then it has its time to take what is sent to it
+            self._abort("idle for too long, with messages that it does not take")
+
+    def _close_idle(self, is_draining: bool) -> None:
+        self.close()
+
+    # -- as a debtor --------------------------------------------------------------------------
+
+    def _must_take(self) -> bool:
+        return True
+
+    def _is_heard(self) -> bool:
+        is_deaf = self._stalled or self._user_paused or self._decoder.failed
+        return not is_deaf and not self._has_unread()
 
     def _closed(self, reason: str) -> None:
         self._service.forget(self)
+        self._kept_bytes = 0
+        self._reactor.debts.forget(self)
         super()._closed(reason)

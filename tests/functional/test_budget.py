@@ -146,11 +146,11 @@ def worker(module_spawn: Callable[..., SpawnedWorker]) -> SpawnedWorker:
 
 # What one task took when this was written, on Python 3.11 to 3.13 alike.
 BUDGETS: list[tuple[Callable[[SpawnedWorker], None], dict[str, float]]] = [
-    (kept, {"calls": 58.7, "recv": 1, "send": 1}),
-    (in_flight, {"calls": 26.5, "recv": 1 / 16, "send": 1 / 16}),
-    (with_list, {"calls": 23.5, "recv": 1 / 16, "send": 1 / 16}),
-    (with_default, {"calls": 26.5, "recv": 1 / 16, "send": 1 / 16}),
-    (json_rpc, {"calls": 28.5, "recv": 1 / 16, "send": 1 / 16}),
+    (kept, {"calls": 60.3, "recv": 1, "send": 1}),
+    (in_flight, {"calls": 27.6, "recv": 1 / 16, "send": 1 / 16}),
+    (with_list, {"calls": 24.6, "recv": 1 / 16, "send": 1 / 16}),
+    (with_default, {"calls": 27.6, "recv": 1 / 16, "send": 1 / 16}),
+    (json_rpc, {"calls": 29.6, "recv": 1 / 16, "send": 1 / 16}),
     (per_task, {"calls": 113.4, "_accept": 1, "recv": 2, "send": 1, "close": 1}),
 ]
 SLACK = 0.5  # calls a task: what else a worker does meanwhile, such as its heartbeat

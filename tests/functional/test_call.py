@@ -60,7 +60,9 @@ def call(*words, stdin=""):
         (["echo", "value="], "", ""),
         (["echo", 'value:={"a": null}'], "", {"a": None}),
         (["echo", '"a=b"'], "", "a=b"),
-        (["echo", r'"\ud800"'], "", "\ud800"),
+        (["add", "-1", "-2e3"], "", -2001.0),
+        (["add", "--timeout", "5", "-1", "--", "-2"], "", -3),
+        (["add", "a=-x", "b=--bare"], "", "-x--bare"),
         (["gtask.ping"], "", "pong"),
         (["echo", "value=x", "--timeout", "5", "--bare"], "", "x"),
     ],
@@ -96,6 +98,9 @@ def test_failures_are_one_line_and_exit_1(url, words, complaint):
         (["add", "--repeat", "0"], "1 or more"),
         (["add", "--key", "x"], "--key needs --cert"),
         (["add", "--cafile", "/nonexistent"], "/nonexistent: No such file"),
+        (["echo", r'"\ud800"'], "arguments are not JSON text"),
+        (["echo", "[" * 100_000], "is nested too deeply"),
+        (["echo", "x" * 100_000], "x'... is neither key=value nor JSON"),
     ],
 )
 def test_wrong_usage_exits_2(url, words, complaint):
@@ -169,7 +174,80 @@ def test_a_reader_that_has_seen_enough(url):
     assert "Traceback" not in done.stderr
 
 
-def test_ctrl_c(server, url, tmp_path):
+@pytest.mark.parametrize(
+    ("stdin", "complaint"),
+    [
+        (b"[" * 1_000_000, "is nested too deeply"),
+        (b'{"a":' * 1_000_000, "is nested too deeply"),
+        (b"x" * 1_000_000, "is neither key=value nor JSON"),
+        (b"[1" + b"0" * 10_000 + b"]", "is neither"),
+        (b'"\xff\xfe"', "not JSON in UTF-8"),
+        (b"", "is neither"),
+        (b"1", "object or array"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(url, stdin, complaint):
+    done = subprocess.run(
+        [*COMMAND, url, "echo", "-"], input=stdin, capture_output=True, timeout=60, check=False
+    )
+    error = done.stderr.decode()
+    assert (done.returncode, done.stdout, error.count("\n")) == (2, b"", 1)
+    assert complaint in error
+    assert len(error) < 1000
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-le"])
+def test_input_in_other_encodings(url, encoding):
+    done = subprocess.run(
+        [*COMMAND, url, "echo", "-"],
+        input='["작업 😀"]'.encode(encoding),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, json.loads(done.stdout)) == (0, "작업 😀")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "euc-kr", "utf-8"])
+def test_output_in_other_encodings_is_json(url, encoding):
+    done = subprocess.run(
+        [*COMMAND, url, "echo", "value=작업 😀"],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert json.loads(done.stdout.decode(encoding)) == "작업 😀"
+
+
+@pytest.mark.parametrize(
+    ("streams", "code", "output", "error"),
+    [
+        ("<&-", 0, "7\n", ""),
+        ("2>&-", 0, "7\n", ""),
+        (">&-", 1, "", "gtask-call: standard output is closed\n"),
+        (">/dev/full", 1, "", "gtask-call: standard output: No space left on device\n"),
+        ("2>/dev/full", 0, "7\n", ""),
+        ("<&- >&- 2>&-", 1, "", ""),
+        (">/dev/full 2>/dev/full", 1, "", ""),
+    ],
+)
+def test_standard_streams_that_are_closed_or_full(url, streams, code, output, error):
+    command = f"{' '.join(COMMAND)} {url} echo 7 {streams}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, output, error)
+
+
+def test_a_failure_that_nobody_can_be_told_of(url):
+    for streams in ("2>&-", "2>/dev/full"):
+        command = f"{' '.join(COMMAND)} {url} nope {streams}"
+        assert subprocess.run(["bash", "-c", command], timeout=60, check=False).returncode == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c(server, url, tmp_path, number):
     process = subprocess.Popen(
         [*COMMAND, url, "slow_cancel", f"path={tmp_path}/ended"],
         stdout=subprocess.PIPE,
@@ -177,6 +255,7 @@ def test_ctrl_c(server, url, tmp_path):
         text=True,
     )
     wait_until(lambda: server.status()["services"][0]["running"])
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     output, error = process.communicate(timeout=20 * SLOWNESS)
-    assert (process.returncode, output, error) == (130, "", "")
+    assert (process.returncode, output, error) == (128 + number, "", "")
+    wait_until((tmp_path / "ended").exists)

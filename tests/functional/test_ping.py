@@ -47,6 +47,26 @@ def test_ready(server):
     assert answer["ms"] > 0
 
 
+@pytest.mark.parametrize("streams", [">&-", ">/dev/full", "2>&-", "<&- >&- 2>&-", "| true"])
+def test_lvs_never_says_down_of_a_ready_server(server, streams):
+    command = (
+        f"set -o pipefail; {sys.executable} {ROOT}/bin/gtask-ping --lvs {server.url()} {streams}"
+    )
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 102
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["localhost.", "nonexistent..invalid", "ä" * 70, "%zz"])
+def test_names(server, name):
+    url = f"text://{name}:{server.address()[1]}"
+    code, _, error = run("gtask-ping", url)
+    assert code == (0 if name == "localhost." else 75), error
+    assert error.count("\n") == (name != "localhost.")
+
+
 @pytest.fixture
 def answer():
     """A server that gives one fixed answer, or none, to whoever connects."""
@@ -97,6 +117,8 @@ def test_draining_is_weight_0(answer):
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is not a gtask worker"),
         (b'{"error":{"code":-32601,"message":"unknown"}}\n', "is not a gtask worker"),
         (b"[1]\n", "is not a gtask worker"),
+        (b"[" * 60_000 + b"\n", "is not a gtask worker"),
+        (b'{"result":{"status":["ready"]}}\n', "is not a gtask worker"),
         (b"x" * 70_000, "the answer has no end"),
     ],
 )

@@ -36,6 +36,12 @@ class NotedConnection:
     def find(self, id: Any) -> Execution | None:
         return None
 
+    def is_congested(self) -> bool:
+        return False
+
+    def let_go(self, call: Execution) -> None:
+        pass
+
     def run_waiting(self, call: Execution) -> None:
         self.started.append(call.id)
         self._start(call)

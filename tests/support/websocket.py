@@ -115,7 +115,7 @@ class ServiceThread:
         )
         self.server = self.service.make_server(self._listener)
         fairness = Fairness(current_reactor().loop, self.stats, self._is_full)
-        self.server.share(self._accept, fairness, self.service.poll)
+        self.server.share(self._accept, fairness, self.service.serve_newest)
         self.server.start()
         self.stats.state(State.READY)
 

@@ -56,3 +56,16 @@ def test_what_a_socket_takes():
 )
 def test_what_people_read(address, text):
     assert format_address(address) == text
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("text://Host.example.:1", "Host.example"),
+        ("text://[fe80::1%eth0]:1", "fe80::1"),
+        ("text://10.0.0.1:1", "10.0.0.1"),
+        ("text+unix:///run/x", ""),
+    ],
+)
+def test_the_name_in_certificates_has_neither_final_dot_nor_scope(url, name):
+    assert parse_address(url).server_name == name

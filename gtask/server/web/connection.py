@@ -5,18 +5,18 @@ It lives on the hub as every other connection, so that an idle browser costs no 
 
 from __future__ import annotations
 
-import logging
 from time import monotonic
 from typing import Any
 
+from ...logs.loggers import get_logger
 from ...net.connection import Data
 from ...net.stream import READ_BYTES, State
 from ...protocols.tls import TlsFilter
-from ...protocols.websocket import INTERNAL_ERROR, NORMAL, PING
+from ...protocols.websocket import GOING_AWAY, INTERNAL_ERROR, NORMAL, PING
 from ..worker_connection import ConnectionOwner, WorkerConnection
 from .websocket import WebSocket
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class WebSocketConnection(WorkerConnection):
@@ -34,9 +34,7 @@ class WebSocketConnection(WorkerConnection):
     __slots__ = (
         "_heard_at",
         "_pinged_at",
-        "_stuck_since",
         "_unserved_bytes",
-        "_written_before",
         "peer_close",
         "request",
         "subprotocol",
@@ -54,8 +52,6 @@ class WebSocketConnection(WorkerConnection):
         # Times are monotonic seconds.
         self._heard_at = self.last_active  # a Pong is a sign of life, but no activity
         self._pinged_at = 0.0  # of the last Ping; 0 when the peer has sent something since
-        self._written_before = -1  # `bytes_written` when `check` last looked at it ...
-        self._stuck_since = 0.0  # ... and since when it is the same
 
     # -- the user's verbs ---------------------------------------------------------------------
 
@@ -76,6 +72,7 @@ class WebSocketConnection(WorkerConnection):
             ValueError: a code that must not be sent.
         """
         if self.state == State.OPEN:
+            self._events.clear()  # what the peer has said is not heard any more
             self.websocket.close(code, reason)
             self._close(f"closed here, {code} {reason}", linger=True)
 
@@ -89,8 +86,11 @@ class WebSocketConnection(WorkerConnection):
         self._pinged_at = 0.0
         websocket, events = self.websocket, self._events
         websocket.feed(data)
+        before = len(events)
         while (message := websocket.receive()) is not None:
             events.append(("on_message", (message,)))
+        if self.state == State.CLOSED:  # it could not be answered a Ping
+            return
         if self._decoder.failed:
             self._pause()
             if self._decoder.error is not None:
@@ -103,6 +103,7 @@ class WebSocketConnection(WorkerConnection):
             if self._busy and not self._stalled and self._unserved_bytes >= READ_BYTES:
                 self._stalled = True
                 self._pause()
+        self._count_kept(len(data), len(events) > before)
 
     def _write(self, data: bytes | bytearray) -> None:
         if self.state == State.OPEN:
@@ -112,14 +113,17 @@ class WebSocketConnection(WorkerConnection):
         self.peer_close = (code, reason)
         self._events.append(("_answer_close", ()))  # the messages before it come first
 
+    def _close_idle(self, is_draining: bool) -> None:
+        self.close_code(GOING_AWAY, "shutting down" if is_draining else "idle")
+
     def _answer_close(self) -> None:
         assert self.peer_close is not None
         self.close_code(self.peer_close[0])
 
     def _refuse_broken(self) -> None:
         error = self._decoder.error
-        log.info("%r: %s", self, error.message)
         self.close_code(error.code, error.message)
+        log.info("%r: %s", self, error.message)
 
     def _crashed(self, event: str) -> None:
         if self.state == State.OPEN:
@@ -133,9 +137,9 @@ class WebSocketConnection(WorkerConnection):
             self._unserved_bytes = 0
 
     def _closed(self, reason: str) -> None:
-        log.debug("%r: %s", self, reason)
         self.websocket.detach()
         super()._closed(reason)
+        log.debug("%r: %s", self, reason)
 
     # -- looked after by the service, in the hub ----------------------------------------------
 
@@ -146,31 +150,20 @@ class WebSocketConnection(WorkerConnection):
             self.bytes_read += len(early)
             self._received(early)
 
-    def check(self, now: float, ping_interval: float, send_timeout: float) -> None:
-        """Ping a peer that is silent; drop one that stays silent, or takes nothing from us.
+    def check(self, now: float, ping_interval: float) -> None:
+        """Ping a peer that is silent; drop one that stays silent.
 
         Args:
             now: the monotonic clock.
-            ping_interval: seconds of silence before a Ping, and after it before the end; 0: never.
-            send_timeout: seconds a peer may take nothing of what waits for it.
+            ping_interval: seconds of silence before a Ping, and after it before the end.
         """
-        if self._is_stuck(now, send_timeout):
-            self._abort(f"took nothing for {send_timeout:g} s")
-        elif ping_interval and self.state == State.OPEN:
-            self._check_silence(now, ping_interval)
-
-    def _is_stuck(self, now: float, send_timeout: float) -> bool:
-        if not self._buffered or self.bytes_written != self._written_before:
-            self._written_before = self.bytes_written
-            self._stuck_since = now
-        return now - self._stuck_since >= send_timeout
-
-    def _check_silence(self, now: float, ping_interval: float) -> None:
+        if self.state != State.OPEN:
+            return
         if self._stalled or self._user_paused or self._decoder.failed:
             self._pinged_at = 0.0  # we do not listen: silence says nothing
         elif self._pinged_at:
-            if self._buffered and self._stuck_since == now:
-                self._pinged_at = now  # our Ping may be still on its way
+            if self._buffered or self._has_unread():
+                self._pinged_at = now  # our Ping may be still on its way, or its answer unread
             elif now - self._pinged_at >= ping_interval:
                 self._abort(f"no answer to a ping in {ping_interval:g} s")
         elif now - self._heard_at >= ping_interval:

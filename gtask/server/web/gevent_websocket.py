@@ -4,8 +4,9 @@ No other file of gtask imports that package, which nobody maintains and which te
 each class this is left:
 
 - `WebSocketServer`, a gevent `StreamServer` by way of pywsgi's: the WSGI environment it begins with;
-- `WebSocketHandler`, pywsgi's parser of requests and writer of answers: it asks `upgrade_websocket`
-  before the application is called, and calls `run_websocket` after an upgrade;
+- `WebSocketHandler`: in which order a request is upgraded, refused or given to the application. pywsgi's
+  parser and its writer, which it would bring along, are replaced: too lenient for what stands
+  behind a proxy (docs/dependencies.md);
 - `WebSocket`, what applications know: the names of its attributes and methods, not its codec.
 """
 

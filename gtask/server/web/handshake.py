@@ -7,13 +7,13 @@ says; what is not, by a `Refusal`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ...protocols.websocket import accept_key
+from .environ import DEFAULT_PORTS, Environ, split_host
 
 VERSION = "13"
 
-Environ = dict[str, Any]
 Headers = list[tuple[str, str]]
 Chooser = Callable[[list[str], Environ], str | None]
 
@@ -99,9 +99,19 @@ def is_origin_allowed(environ: Environ, origins: tuple[str, ...]) -> bool:
     if not origin or "*" in origins:
         return True
     if origins:
-        return any(origin == allowed.lower().rstrip("/") for allowed in origins)
-    host: str = environ["HTTP_HOST"]
-    return bool(origin.partition("://")[2] == host.lower())
+        return any(_normal(origin) == _normal(allowed.lower()) for allowed in origins)
+    scheme, separator, _ = origin.partition("://")
+    own = scheme + separator + environ["HTTP_HOST"].lower()
+    return bool(separator) and _normal(origin) == _normal(own)
+
+
+def _normal(origin: str) -> str:
+    """Without the port where it is the scheme's: browsers leave that out, some proxies put it in."""
+    scheme, separator, host = origin.partition("://")
+    name, port = split_host(host.rstrip("/"))
+    if not port or port == DEFAULT_PORTS.get(scheme):
+        return scheme + separator + name
+    return f"{scheme}{separator}{name}:{port}"
 
 
 def choose_subprotocol(chooser: Chooser | None, environ: Environ) -> str | None:

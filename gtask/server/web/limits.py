@@ -8,7 +8,8 @@ from typing import Any
 
 import gevent
 
-HTTP_SECONDS = 60.0  # a peer may stand still this long within a request or its answer
+BODY_SECONDS = 60.0  # a peer may stand still this long within a body ...
+BODY_BYTES = 64  # ... and stands still who has sent less than this meanwhile
 
 
 class HeadWait:
@@ -19,7 +20,7 @@ class HeadWait:
 
     Args:
         waiting: where this wait is to be found while it lasts.
-        seconds: the time limit.
+        seconds: the time limit; 0: none.
 
     Attributes:
         since: when it began; monotonic, seconds.
@@ -29,7 +30,7 @@ class HeadWait:
         self.since = monotonic()
         self._waiting = waiting
         self._greenlet: Any = gevent.getcurrent()  # a Greenlet, which its type does not tell
-        self._limit = gevent.Timeout(seconds)
+        self._limit = gevent.Timeout(seconds or None)
 
     def __enter__(self) -> HeadWait:
         self._waiting.add(self)
@@ -50,3 +51,27 @@ class HeadWait:
     def give_up(self) -> None:
         """Wait no longer; to be called from another greenlet."""
         self._greenlet.kill(self._limit, block=False)
+
+
+class BodyWait:
+    """The time in which a peer has to send more of a body: each `BODY_BYTES` give it anew.
+
+    A limit for the whole would end steady uploads over slow lines; one for each piece would let a
+    byte a minute keep a connection for ever.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._deadline = monotonic() + BODY_SECONDS
+
+    @property
+    def seconds_left(self) -> float:
+        """Never quite 0, which sockets take for "do not wait"."""
+        return max(0.001, self._deadline - monotonic())
+
+    def received(self, size: int) -> None:
+        """So many bytes of the body have come."""
+        self._bytes += size
+        if self._bytes >= BODY_BYTES:
+            self._bytes = 0
+            self._deadline = monotonic() + BODY_SECONDS

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from ...address import format_address
+from ...logs.loggers import get_logger
 from ...patches.leftovers import end_if_forked
 from ..shared_listener import SharedListener
 from .gevent_websocket import WebSocketServer
 from .http import FrontEnd, Handler
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class WebServer(SharedListener, WebSocketServer):  # type: ignore[misc]
@@ -23,12 +25,12 @@ class WebServer(SharedListener, WebSocketServer):  # type: ignore[misc]
     def __init__(self, service: FrontEnd, listener: Any, is_tls: bool) -> None:
         self.service = service
         address = listener.getsockname()
-        host, port = address[:2] if isinstance(address, tuple) else ("", 0)
+        host, port = address[:2] if isinstance(address, tuple) else ("", "")
         super().__init__(
             listener,
             ends_if_forked(service.worker.application or websockets_only),
             log=None,
-            error_log=log,
+            error_log=_Errors(),
             environ={
                 "SERVER_NAME": host,  # pywsgi would ask the DNS
                 "SERVER_PORT": str(port),
@@ -45,7 +47,7 @@ class WebServer(SharedListener, WebSocketServer):  # type: ignore[misc]
             handler.handle()
         except OSError as error:
             log.debug("%s: %s", format_address(address), error)
-        except Exception:  # the edge to pywsgi, whose parser may have met something new
+        except Exception:  # the edge: it ends this connection, and is told
             log.exception("%s: request failed", format_address(address))
         finally:
             if not handler.is_upgraded:
@@ -65,6 +67,20 @@ def ends_if_forked(application: Any) -> Any:
         return body
 
     return call
+
+
+class _Errors:
+    """``wsgi.errors``: what an application writes there, each text as a record."""
+
+    def write(self, text: str) -> None:
+        if text := text.rstrip("\n"):
+            log.log(logging.ERROR, text, keeps_lines=True)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        self.write("".join(lines))
+
+    def flush(self) -> None:
+        """Nothing: each text is logged at once."""
 
 
 def websockets_only(environ: dict[str, Any], start_response: Any) -> list[bytes]:

@@ -17,17 +17,19 @@ from ...net.reactor import Reactor
 from ...protocols.tls import TlsFilter
 from ...protocols.websocket import GOING_AWAY
 from ..callbacks import CallbackService
+from ..networks import Networks
 from ..stats import WorkerStats
 from .connection import WebSocketConnection
-from .limits import HTTP_SECONDS, HeadWait
+from .http_socket import HttpSocket
+from .limits import HeadWait
 from .server import WebServer
-from .tls_socket import TlsSocket
 
 if TYPE_CHECKING:
     from ...worker import Worker
 
 FLUSH_SECONDS = 1.0  # for the last Close frames
 FLUSH_STEP_SECONDS = 0.01
+LONGEST = 60.0  # a limit that is none need not be looked at often
 
 
 class WebSocketService(CallbackService):
@@ -35,9 +37,10 @@ class WebSocketService(CallbackService):
 
     Args:
         is_tls: connections come with a `TlsFilter`.
+        networks: who may ask for something, and whose word on that is believed.
         ping_interval: seconds of silence before a Ping, and then before the end; 0: never.
         handshake_timeout: seconds for a request's head to arrive; also between two requests.
-        send_timeout: seconds a peer may take nothing of what waits for it.
+        send_timeout: seconds a peer may take nothing of what waits for it; 0: any time.
 
     Attributes:
         origins: the pages that may connect.
@@ -53,22 +56,26 @@ class WebSocketService(CallbackService):
         stats: WorkerStats,
         *,
         is_tls: bool = False,
+        networks: Networks | None = None,
         ping_interval: float = 20.0,
         handshake_timeout: float = 10.0,
         send_timeout: float = 30.0,
     ) -> None:
         super().__init__(worker, reactor, stats)
+        self.networks = networks or Networks()
         self.ping_interval = ping_interval
         self.handshake_timeout = handshake_timeout
-        self.send_timeout = send_timeout
         self.origins = worker.settings().origins
         self.waiting: set[HeadWait] = set()
         self._handlers = Group()
         self._is_tls = is_tls
         self._server: WebServer | None = None
-        period = min(ping_interval or send_timeout, send_timeout) / 4
-        self._checker = reactor.loop.timer(period, period)
-        self._checker.start(self._check, update=True)
+        self.send_timeout = send_timeout
+        reactor.debts.send_timeout = send_timeout
+        self._checker: Any = None
+        if ping_interval:
+            self._checker = reactor.loop.timer(ping_interval / 4, ping_interval / 4)
+            self._checker.start(self._check, update=True)
 
     def make_server(self, listener: Any) -> WebServer:
         """The server that accepts connections for it."""
@@ -78,26 +85,21 @@ class WebSocketService(CallbackService):
     def accept(self, socket: Any, address: Any, tls: TlsFilter | None = None) -> None:
         """Serve the peer on `socket`."""
         sock = GeventSocket(socket.family, socket.type, 0, socket.detach())
-        sock.settimeout(HTTP_SECONDS)
         assert self._server is not None
-        self._handlers.spawn(
-            self._server.handle, TlsSocket(sock, tls) if tls is not None else sock, address
-        )
+        self._handlers.spawn(self._server.handle, HttpSocket(sock, tls, self.send_timeout), address)
 
     def after_fork_in_child(self) -> None:
         """As for text; the sockets of HTTP are gevent's, whose hub must not be touched."""
         super().after_fork_in_child()
         for handler in self._handlers:
             if handler.args:
-                sock = handler.args[0]
-                (sock.bare if isinstance(sock, TlsSocket) else sock)._sock.close()
+                handler.args[0].close_in_child()
 
     def close_idle(self, idle_seconds: float) -> None:
         """As for text; when draining, also give up on requests that nobody sends."""
         since = monotonic() - idle_seconds
         for connection in list(self.connections.values()):
-            if connection.last_active < since and not connection.is_busy:
-                connection.close_code(GOING_AWAY, self._why)
+            connection.close_if_idle(since, self.is_draining)
         if self.is_draining:
             for wait in list(self.waiting):
                 if wait.since < since:
@@ -111,8 +113,9 @@ class WebSocketService(CallbackService):
         self._handlers.kill(timeout=FLUSH_SECONDS)
         self._flush()
         super().abort()
-        self._checker.stop()
-        self._checker.close()
+        if self._checker is not None:
+            self._checker.stop()
+            self._checker.close()
 
     def _flush(self) -> None:
         deadline = monotonic() + FLUSH_SECONDS
@@ -122,6 +125,10 @@ class WebSocketService(CallbackService):
     def report(self) -> list[dict[str, Any]]:
         """Each websocket, for the operator."""
         return [{**line, "protocol": "websocket"} for line in super().report()]
+
+    @property
+    def has_work(self) -> bool:
+        return super().has_work or bool(self._handlers)
 
     @property
     def is_idle(self) -> bool:
@@ -134,4 +141,4 @@ class WebSocketService(CallbackService):
     def _check(self) -> None:
         now = monotonic()
         for connection in list(self.connections.values()):
-            connection.check(now, self.ping_interval, self.send_timeout)
+            connection.check(now, self.ping_interval)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+
 import gevent
 import pytest
 
@@ -95,6 +97,34 @@ def test_link_tells_before_and_after_the_end(peer, connect):
     wait_for(lambda: linked == [call])
     call.link(linked.append)
     wait_for(lambda: linked == [call, call])
+
+
+def test_callbacks_see_the_context_of_who_gave_them(peer, connect):
+    """And none sees what another one has set."""
+    variable = ContextVar("who", default="nobody")
+    seen = []
+
+    def note(*what):
+        seen.append((what[-1], variable.get()))
+        variable.set(f"what {what} has set")
+
+    def ask(name):
+        variable.set(name)
+        call = client.call("f", [name], on_result=note, on_progress=note)
+        variable.set(f"{name} later")
+        call.link(lambda _: note(f"link {name}"))
+
+    client = connect(peer())
+    for name in ("a", "b"):
+        gevent.spawn(ask, name).join()
+    wait_for(lambda: len(seen) == 4)
+    assert sorted(seen, key=str) == [
+        ("link a", "a later"),
+        ("link b", "b later"),
+        (["a"], "a"),
+        (["b"], "b"),
+    ]
+    assert variable.get() == "nobody"
 
 
 def test_wait_and_as_completed(peer, connect):

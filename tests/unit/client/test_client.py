@@ -9,8 +9,7 @@ import threading
 
 import pytest
 
-from gtask.client import TaskClient
-from gtask.client import client as client_module
+from gtask.client import TaskClient, life
 
 from .peers import wait_for
 
@@ -118,7 +117,7 @@ def test_a_forked_child_leaves_its_parents_connections_alone(peer):
 
 def test_clients_are_not_kept_alive(peer):
     client = TaskClient(peer().url)
-    assert client in client_module._clients
+    assert client in life.clients
     client.close()
     del client
-    assert not [c for c in client_module._clients if not c._is_closed and not c._pools]
+    assert not [c for c in life.clients if not c._is_closed and not c._pools]

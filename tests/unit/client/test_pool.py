@@ -28,6 +28,7 @@ OVERLOADED, DRAINING = -32000, -32003
 #   up C                 connect C and pong C
 #   answer N, fail N X   the peer answers call N, with its number or with the error code X
 #   late C N, twice C N  it does so on C although the call is not there any more; or twice at once
+#   unread C WHAT        so much of the peer of C lies in the socket, and the loop has not run
 #   goaway C, lose C     what the peer of C does
 #   cancel N, close      what the user does
 #   wait S               so many seconds pass
@@ -76,10 +77,23 @@ HISTORIES: list[tuple[str, dict[str, Any], str, dict[int, str]]] = [
         {1: "ok"},
     ),
     (
-        "connected, but no answer",
+        "connected, but no answer: the server may be busy, so the call waits, and others are tried",
         {"connect_timeout": 1.0, "patience": 1.4},
-        "call, connect 0, wait 1.1, 0 CLOSED, 1 waiting, wait 0.2, refuse 1, wait 0.3",
+        "call, connect 0, wait 1.1, 0 PROBING, 1 waiting, wait 0.2, connect 1, wait 1, 1 CLOSED,"
+        " wait 9, 0 PROBING, 1 waiting, pong 0, 1 on 0, answer 1",
+        {1: "ok"},
+    ),
+    (
+        "connected, but no answer; then it goes away, and cannot be reached any more",
+        {"connect_timeout": 1.0, "patience": 1.4},
+        "call, connect 0, wait 2, refuse 1, 1 waiting, lose 0",
         {1: "WorkerLost unsent"},
+    ),
+    (
+        "a silent one is not kept when no call waits any more",
+        {"connect_timeout": 1.0},
+        "call timeout=1.5, connect 0, wait 1.1, 0 PROBING, wait 1, 0 CLOSED",
+        {1: "TaskTimedOut"},
     ),
     # -- a connection that is lost
     ("lost after it was sent", {}, "call, up 0, lose 0", {1: "WorkerLost sent"}),
@@ -248,6 +262,58 @@ HISTORIES: list[tuple[str, dict[str, Any], str, dict[int, str]]] = [
         " 1 CLOSED, open 2, call, open 3, connect 2, answer 3",
         {1: "ok", 2: "ok", 3: "ok"},
     ),
+    # -- while nothing ran the loop
+    (
+        "a goodbye that lies unread: calls go elsewhere before they are sent",
+        {"connections": 1},
+        "call, up 0, answer 1, unread 0 goaway, call, 0 CLOSED, 2 waiting, up 1, 2 on 1, answer 2",
+        {1: "ok", 2: "ok"},
+    ),
+    (
+        "an end of stream that lies unread",
+        {"connections": 1},
+        "call, up 0, answer 1, unread 0 end, call, 0 CLOSED, 2 waiting, up 1, answer 2",
+        {1: "ok", 2: "ok"},
+    ),
+    (
+        "an end that a bare caller has not read",
+        {"connections": 1, "dialect": "bare"},
+        "call, connect 0, answer 1, unread 0 end, call, 0 CLOSED, connect 1, answer 2",
+        {1: "ok", 2: "ok"},
+    ),
+    (
+        "what lies there before a bare call was sent is not its answer",
+        {"connections": 1, "dialect": "bare"},
+        "call, connect 0, answer 1, unread 0 answer, call, 0 CLOSED, connect 1, answer 2",
+        {1: "ok", 2: "ok"},
+    ),
+    (
+        "an answer that lies there at the deadline counts",
+        {"connections": 1},
+        "call timeout=1, up 0, unread 0 answer, wait 1, 0 READY",
+        {1: "ok"},
+    ),
+    (
+        "a pong that lies there when the time for it is over counts",
+        {"connections": 1, "connect_timeout": 1.0},
+        "call, connect 0, unread 0 pong, wait 1, 0 READY, 1 on 0, answer 1",
+        {1: "ok"},
+    ),
+    # -- after an outage
+    (
+        "calls that have waited are not all given to the first process that is back",
+        {"connections": 3},
+        "call, refuse 0, call, call, call, call, call, wait 0.1, up 1, 1 on 1, 2 waiting,"
+        " answer 1, 2 on 1, 3 waiting, wait 0.1, up 2, 3 on 2, 4 waiting, wait 0.1, up 3, 4 on 3,"
+        " wait 0.5, 5 on 1, 6 on 2, answer 2",
+        {1: "ok", 2: "ok"},
+    ),
+    (
+        "a server that sends its callers away at once is left alone for a while",
+        {"connections": 1},
+        "call, up 0, answer 1, goaway 0, call, up 1, answer 2, call, cancel 3, wait 0.2, open 2",
+        {1: "ok", 2: "ok"},
+    ),
     # -- peers that speak something else
     (
         "an answer too many is not taken for the next call's",
@@ -313,6 +379,17 @@ class Play:
 
     def goaway(self, number: str) -> None:
         self.world.goaway(self.world.opened[int(number)])
+
+    def unread(self, number: str, what: str) -> None:
+        """Lies in the socket until the connection looks."""
+        texts = {
+            "goaway": b'{"jsonrpc":"2.0","method":"gtask.goaway"}\n',
+            "answer": b'{"jsonrpc":"2.0","result":1,"id":1}\n',
+            "pong": b'{"jsonrpc":"2.0","result":"pong","id":0}\n',
+            "end": b"",
+        }
+        self.world.now += 0.01
+        self.world.opened[int(number)]._socket.input.append(texts[what])
 
     def lose(self, number: str) -> None:
         self.world.lose(self.world.opened[int(number)])

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from gevent import get_hub
 
 from gtask.address import parse_address
 from gtask.client.calls import Call
@@ -16,6 +17,7 @@ from gtask.client.connection import READY, ClientConnection
 from gtask.client.options import Options
 from gtask.client.pool import ConnectionPool
 from gtask.errors import TaskError
+from gtask.net.debts import Debts
 from gtask.net.reactor import Reactor
 from gtask.net.stream import State
 
@@ -36,9 +38,10 @@ OPTIONS = {
 class Watcher:
     """A timer of the fake loop; or an io watcher, whose part the test plays by calling the stream."""
 
-    def __init__(self, world: World, seconds: float = inf) -> None:
+    def __init__(self, world: World, seconds: float = inf, again: float = 0.0) -> None:
         self._world = world
         self._seconds = seconds
+        self._again = again
         self.fires_at = inf
         self.callback: Callable[..., Any] | None = None
         self.args: tuple[Any, ...] = ()
@@ -53,6 +56,12 @@ class Watcher:
         if self in self._world.watchers:
             self._world.watchers.remove(self)
 
+    def fired(self) -> None:
+        if self._again:
+            self.fires_at += self._again
+        else:
+            self.stop()
+
     def close(self) -> None:
         self.stop()
 
@@ -61,8 +70,8 @@ class Loop:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def timer(self, seconds: float) -> Watcher:
-        return Watcher(self._world, seconds)
+    def timer(self, seconds: float, again: float = 0.0) -> Watcher:
+        return Watcher(self._world, seconds, again)
 
     def io(self, _descriptor: int, _events: int) -> Watcher:
         return Watcher(self._world)
@@ -76,6 +85,9 @@ class FakeReactor(Reactor):
 
     def __init__(self, world: World) -> None:
         self.loop = Loop(world)
+        self.hub = get_hub()
+        self.lingering = set()
+        self.debts = Debts(self.loop)
 
     def run(self, work: Callable[..., Any], *args: Any) -> None:
         work(*args)
@@ -84,9 +96,14 @@ class FakeReactor(Reactor):
 
 
 class Socket:
-    """Takes `room` octets; the peer's kernel acknowledges nothing of the rest."""
+    """Takes `room` octets; the peer's kernel acknowledges nothing of the rest.
+
+    Attributes:
+        input: what lies there unread; b"" is the end of the stream.
+    """
 
     def __init__(self, room: int = PLENTY) -> None:
+        self.input: list[bytes] = []
         self.room = room
         self.output = b""
         self.is_closed = False
@@ -98,6 +115,11 @@ class Socket:
         self.room -= len(taken)
         self.output += taken
         return len(taken)
+
+    def recv(self, _size: int, _flags: int) -> bytes:
+        if not self.input:
+            raise BlockingIOError
+        return self.input.pop(0)
 
     def fileno(self) -> int:
         return -1
@@ -127,10 +149,12 @@ class World:
         self.calls: dict[int, Call] = {}
         self.ends: dict[int, list[str]] = {}
         self._patch = pytest.MonkeyPatch()
-        for module in ("bare", "calls", "deadlines", "pool", "rpc"):
+        for module in ("bare", "calls", "connection", "deadlines", "fleet", "pool", "rpc"):
             self._patch.setattr(f"gtask.client.{module}.monotonic", lambda: self.now)
-        for module in ("connection", "endpoint", "pool"):  # jitter at its longest
-            longest = SimpleNamespace(uniform=lambda _shortest, longest: longest)
+        longest = SimpleNamespace(
+            uniform=lambda _shortest, longest: longest, randrange=lambda count: count - 1
+        )
+        for module in ("connection", "endpoint", "fleet", "pool"):  # jitter at its longest
             self._patch.setattr(f"gtask.client.{module}.random", longest)
         self._patch.setattr("gtask.client.connection.Connector", self._connector)
         addresses = [parse_address(f"text://127.0.0.{number}:1") for number in range(1, hosts + 1)]
@@ -161,7 +185,7 @@ class World:
             if timer.fires_at > end:
                 break
             self.now = max(self.now, timer.fires_at)
-            timer.stop()
+            timer.fired()
             timer.callback(*timer.args)
             self.run()
         self.now = end
@@ -269,6 +293,8 @@ class World:
         for endpoint in self.pool.endpoints:
             connections = [each for each in self.pool.connections if each.endpoint is endpoint]
             assert endpoint.in_use == sum(each.stage <= READY for each in connections)
+            assert endpoint.load == sum(len(each.calls) for each in connections)
+            assert {*endpoint.ready} == {each for each in connections if each.stage is READY}
 
     def finish(self) -> None:
         """Close the pool: then every call has ended once, and nothing is left."""

@@ -72,7 +72,7 @@ def test_all_problems_are_told_at_once():
         "f.ini [gtask]: is there twice (line 10: [gtask])",
         "f.ini [gtask] pid_fil: unknown key, did you mean pid_file?",
         "f.ini [gtask] stop_timeout: expected a number of seconds, 0 or more, not 'nan'",
-        "f.ini [other]: unknown section, expected [gtask] or [worker:NAME]",
+        "f.ini [other]: unknown section, expected [gtask], [worker:NAME] or [cron:NAME]",
         'f.ini [worker:A] count: expected 1 to 1000 processes, "auto" or e.g. "10x" (ten per core), not \'0\'',
         "f.ini [worker:A] concurency: unknown key, did you mean concurrency?",
         "f.ini [worker:A] listen: is missing",
@@ -123,6 +123,61 @@ def test_what_a_second_value_goes_on_with_goes_with_it():
     sections, problems = sections_of("[a]\nx = 1\nx = 2\n  3\n")
     assert sections == {"a": {"x": "1"}}
     assert problems == ["f.ini [a] x: is given twice (line 3: x = 2)"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (
+            "allow = ::1\n  count = 3",
+            "allow: holds 'count = 3'; if that is a key, it must not be indented",
+        ),
+        (
+            "user =\n\tgroup = wheel",
+            "user: holds 'group = wheel'; if that is a key, it must not be indented",
+        ),
+        (
+            "allow =\n  ::1\n  count=3",
+            "allow: holds 'count=3'; if that is a key, it must not be indented",
+        ),
+    ],
+)
+def test_keys_that_indentation_has_made_part_of_a_value_are_told(lines, told):
+    assert any(f"f.ini [worker:A] {told}" in one for one in problems_of(service(lines)))
+
+
+def test_so_are_those_of_the_whole_tree():
+    problems = problems_of("[gtask]\npid_file =\n  control = x\n" + SERVICE)
+    assert problems == [
+        "f.ini [gtask] pid_file: holds 'control = x'; if that is a key, it must not be indented"
+    ]
+
+
+@pytest.mark.parametrize("character", ["\0", "\x1b", "\x0c", "\x7f", "\x08"])
+def test_control_characters_are_told(character):
+    line = f"user = a{character}b"
+    (problem, *_) = problems_of(service(line))
+    assert problem == (
+        f"f.ini: holds a control character, {character!r} (line 4: {line.replace(character, '?')})"
+    )
+    assert "control character" in problems_of(SERVICE.replace("A]", f"A{character}B]"))[0]
+
+
+def test_any_other_name_of_a_service_will_do():
+    text = SERVICE.replace("[worker:A]", "[worker:  일꾼 100% %d;x ]")
+    assert parse_settings(text).services[0].name == "일꾼 100% %d;x"
+
+
+def test_names_that_differ_by_blanks_are_the_same():
+    text = SERVICE + SERVICE.replace("[worker:A]", "[worker: A]").replace(":1\n", ":2\n")
+    assert problems_of(text) == ["f.ini [worker:A] name: is taken by another service"]
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_line_ends_of_other_systems(tmp_path, end):
+    file = tmp_path / "other.ini"
+    file.write_bytes(SERVICE.replace("\n", end).encode())
+    assert load_settings(str(file)).services[0].tasks == ("t",)
 
 
 # -- as configparser reads it ---------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import FrozenInstanceError, fields
 import pytest
 
 from gtask.address import Address
-from gtask.config import ServiceSettings, Settings, make_service, make_settings
+from gtask.config import ServiceSettings, Settings, make_service, make_settings, parse_settings
 from gtask.errors import ConfigError
 
 from .texts import SERVICE, problems_of, service
@@ -33,7 +33,6 @@ def test_one_mistake_is_told_once():
         ("[worker:A]\nlisten = websocket://h:1\nhandler = h\ntasks = t\n", "cannot be served by websocket"),
         (SERVICE.replace("listen", "listn"), "listen: is missing"),
         (service("Count = 3"), "Count: unknown key, did you mean count?"),
-        (service("handler = h"), "tasks or a handler, not both"),
         (service("keyfile = setup.cfg"), "keyfile: needs certfile"),
         (service("cafile = setup.cfg"), "cafile: needs certfile"),
     ],
@@ -118,3 +117,14 @@ def test_settings_are_frozen_and_by_name(kind):
     given = {"name": "A", "listen": Address("text")} if kind is ServiceSettings else {}
     with pytest.raises(FrozenInstanceError):
         kind(**given).file = "x"
+
+
+def test_tasks_and_a_handler_for_the_processes():
+    (one,) = parse_settings(service("handler = h")).services
+    assert (one.tasks, one.handler) == (("t",), "h")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\0b", "\x1b[2J"])
+def test_a_name_is_one_line_of_text(name):
+    with pytest.raises(ConfigError, match="name: expected one line of text"):
+        make_service(name, "text://h:1")

@@ -63,7 +63,7 @@ def test_what_it_prints_goes_to_the_log(tmp_path: Path):
     log = tmp_path / "log.txt"
     done = run(
         "from gtask.config import Settings\n"
-        "from gtask.logs import setup_logging\n"
+        "from gtask.logs.setup import setup_logging\n"
         f"setup_logging(Settings(log_file={str(log)!r}))\n"
         "reporter = daemonize()\n"
         "print('printed', flush=True)\n"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import select
 import signal
@@ -98,6 +99,7 @@ def test_its_scoreboard_is_shared(molds: Molds):
 
 def test_an_error_in_it_ends_it_alone(molds: Molds, capfd: pytest.CaptureFixture[str]):
     def fail(generation: Generation) -> int:
+        logging.getLogger().handlers.clear()  # pytest's: without any, errors go to standard error
         raise ValueError("broken")
 
     mold = fork(molds, fail)

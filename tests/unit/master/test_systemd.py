@@ -22,6 +22,8 @@ def test_notifies(tmp_path: Path, address: str):
         assert notifier.watchdog_seconds == 3
         notifier.ready("fine")
         assert manager.recv(100).decode() == f"READY=1\nMAINPID={os.getpid()}\nSTATUS=fine"
+        notifier.status("an exception's text\nMAINPID=1")
+        assert manager.recv(100).decode() == r"STATUS=an exception's text\nMAINPID=1"
         notifier.close()
 
 

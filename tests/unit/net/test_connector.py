@@ -69,6 +69,19 @@ def test_connects(port):
     assert Attempt(f"text://127.0.0.1:{port}").wait().sockets
 
 
+def test_a_peer_that_vanishes_is_noticed(port):
+    attempt = Attempt(f"text://127.0.0.1:{port}")
+    with gevent.Timeout(5):
+        while not attempt.sockets:
+            gevent.sleep(0.002)
+    (made,) = attempt.sockets
+    assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    options = (socket.TCP_NODELAY, socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+    values = [made.getsockopt(socket.IPPROTO_TCP, option) for option in options]
+    assert values == [1, 30, 10, 3]
+    made.close()
+
+
 def test_connects_to_a_host_that_takes_its_time(full_listener):
     attempt = Attempt(Address("text", *full_listener.getsockname()))
     gevent.sleep(0.05)
@@ -116,6 +129,29 @@ def test_each_address_of_a_name_is_tried(port, full, monkeypatch):
         assert Attempt("text://some.name:1", 0.3).wait().sockets
     addresses.pop()
     assert Attempt("text://some.name:1", 0.2).wait().failures
+
+
+@pytest.mark.parametrize("name", ["ä" * 70, "a..b", ".", "x" * 70, "a\0b"])
+def test_a_name_that_idna_refuses(name):
+    started = time.monotonic()
+    (failure,) = Attempt(Address("text", name, 1)).wait(20).failures
+    assert failure
+    assert time.monotonic() - started < 2
+
+
+def test_a_final_dot_and_a_scope(port):
+    assert Attempt(f"text://localhost.:{port}").wait().sockets
+    (failure,) = Attempt("text://[fe80::1%lo]:1", 1).wait().failures  # an address, if nobody's
+    assert "not known" not in failure
+    assert Attempt("text://[fe80::1%nosuch]:1").wait().failures
+
+
+def test_what_connected_while_nothing_ran_the_loop_counts(full_listener):
+    attempt = Attempt(Address("text", *full_listener.getsockname()), 1.5)
+    gevent.sleep(0)
+    full_listener.accept()[0].close()
+    time.sleep(2)  # with the next SYN, after a second
+    assert attempt.wait().sockets
 
 
 def test_a_look_up_that_hangs(monkeypatch):

@@ -12,8 +12,9 @@ import gevent
 import gevent.socket
 import pytest
 
+from gtask.net.lingerer import LINGER_BYTES
 from gtask.net.reactor import current_reactor
-from gtask.net.stream import CLOSED, FLUSHING, LINGER_BYTES, OPEN, State, Stream
+from gtask.net.stream import CLOSED, FLUSHING, OPEN, State, Stream
 
 from ...support.hub import until
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+
 import gevent
 import pytest
 
+from gtask.net.reactor import current_reactor
 from gtask.net.timer import Timer
 
 
@@ -68,3 +71,40 @@ def test_an_exception_is_logged_and_the_timer_goes_on(caplog: pytest.LogCaptureF
 def test_an_interval_must_be_above_zero(interval: float) -> None:
     with pytest.raises(ValueError, match="above 0"):
         Timer.add(interval, print)
+
+
+def test_it_runs_in_the_context_of_who_added_it_and_leaves_nothing_to_the_next():
+    variable = ContextVar("who", default="nobody")
+    seen = []
+
+    def note(name):
+        seen.append((name, variable.get()))
+        variable.set("what a timer has set")
+
+    def add(name):
+        variable.set(name)
+        Timer.add(0.005, note, name, persistent=False)
+
+    for name in ("a", "b"):
+        gevent.spawn(add, name).join()
+    id = Timer.add(0.005, note, "again")
+    with gevent.Timeout(5):
+        while len(seen) < 5:
+            gevent.sleep(0.005)
+    Timer.delete(id)
+    assert set(seen) == {("a", "a"), ("b", "b"), ("again", "nobody")}
+
+
+def test_a_greenlet_that_is_used_again_has_forgotten_what_was_set_in_it():
+    variable = ContextVar("who", default="nobody")
+    seen = []
+
+    def note():
+        seen.append(variable.get())
+        variable.set("a stranger")
+
+    reactor = current_reactor()
+    for _ in range(3):
+        reactor.start(note)
+        gevent.sleep(0)
+    assert seen == ["nobody"] * 3

@@ -123,22 +123,6 @@ assert code_of(in_thread(fork)) == 8
     )
 
 
-def test_signals_have_their_usual_effect():
-    run_patched(
-        COMMON
-        + """
-for number in forked.SIGNALS:
-    gevent.get_hub().loop.signal(number).start(lambda: None)
-for number in forked.SIGNALS:
-    pid = os.fork()
-    if pid == 0:
-        native_sleep(20)
-    os.kill(pid, number)
-    assert code_of(pid) == -number
-"""
-    )
-
-
 def test_before_it_is_asked_for_and_after_it_is_taken_back_nothing_is_done():
     run_patched(
         COMMON
@@ -148,5 +132,22 @@ pid = os.fork()
 if pid == 0:
     os._exit(get_hub_if_exists() is None or left != [])
 assert code_of(pid) == 0
+"""
+    )
+
+
+def test_forks_of_greenlets_and_threads_at_once_do_not_stop_each_other():
+    run_patched(
+        COMMON
+        + """
+import warnings; warnings.simplefilter("ignore")
+def use():
+    for _ in range(15):
+        assert subprocess.run(["sh", "-c", "exit 5"], preexec_fn=os.setsid).returncode == 5
+        assert code_of(os.spawnlp(os.P_NOWAIT, "sh", "sh", "-c", "exit 6")) == 6
+        assert os.popen("echo x").read() == "x\\n"
+jobs = [threads.spawn(use) for _ in range(3)] + [gevent.spawn(use) for _ in range(3)]
+for job in jobs:
+    job.get(timeout=25)
 """
     )

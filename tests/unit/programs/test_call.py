@@ -50,6 +50,11 @@ def test_the_result_is_printed_as_json(capsys):
     assert capsys.readouterr().out == '{"a": "작업"}\n'
 
 
+def test_a_result_gives_no_orders_to_the_terminal(capsys):
+    assert run([{"a": "\x1b[2J\x9b\u202e"}])[0] == 0
+    assert capsys.readouterr().out == '{"a": "\\u001b[2J\\u009b\\u202e"}\n'
+
+
 @pytest.mark.parametrize("parallel", ["1", "2", "9"])
 def test_repeated_calls_are_counted(capsys, parallel):
     code, client = run([1, 2, 3], "--repeat", "3", "--parallel", parallel)
@@ -63,6 +68,7 @@ def test_repeated_calls_are_counted(capsys, parallel):
     ("error", "code", "said"),
     [
         (TaskFailed("ValueError: a\nb", {}), 1, "gtask-call: ValueError: a b"),
+        (TaskFailed("\x1b[2J\x9b\u202e", {}), 1, r"gtask-call: \x1b[2J\x9b\u202e"),
         (WorkerLost("lost", {"sent": True}), 1, "gtask-call: lost (-32004)"),
         (WorkerLost("nobody", {"sent": False}), 75, "gtask-call: nobody (-32004)"),
     ],

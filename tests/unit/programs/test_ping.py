@@ -63,6 +63,11 @@ def test_the_answer_for_people_and_for_programs(server, capsys):
     assert (answer["url"], answer["status"]) == (url, "ready")
 
 
+def test_an_answer_gives_no_orders_to_the_terminal(server, capsys):
+    assert ping.main([server(health(status="\x1b[2J\n", running="\x9b", waiting=0)), "--lvs"]) == 2
+    assert r": \x1b[2J\n, \x9b running" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("answer", "complaint"),
     [

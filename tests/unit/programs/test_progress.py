@@ -36,6 +36,14 @@ def test_a_line_for_each_report(capsys):
     assert capsys.readouterr().err == "f: 1/4\nf: 2 half\n"
 
 
+def test_reports_give_no_orders_to_the_terminal(capsys, on_terminal):
+    ProgressBar("f").show("1\n", "\x1b[2J", "a\x9bb\r")
+    assert capsys.readouterr().err == "f: 1\\n/\\x1b[2J a\\x9bb\\r\n"
+    bar, terminal = on_terminal()
+    bar.show(1, None, "\x1b]0;title\x07")
+    assert "\x1b]" not in terminal.getvalue()
+
+
 def test_a_bar_on_a_terminal(on_terminal):
     bar, terminal = on_terminal()
     bar.show(1, 2, "half")

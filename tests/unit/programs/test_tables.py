@@ -113,3 +113,12 @@ def test_no_connections():
 )  # fmt: skip
 def test_durations_have_two_units(seconds, text):
     assert _duration(seconds) == text
+
+
+def test_nothing_in_a_table_gives_orders_to_the_terminal():
+    told = {"peer": "\0a\nb\x1b[2J", "protocol": "bare"}
+    table = connections_table({"connections": [told], "silent": []})
+    assert table.splitlines()[1].split() == [r"\x00a\nb\x1b[2J", "bare"]
+    lines = status({**PROCESS, "function": "f\x1b"}, restarts={"exit 1: a\nb": 2})
+    assert not any("\x1b" in line for line in lines)
+    assert any(r"2 × exit 1: a\nb" in line for line in lines)

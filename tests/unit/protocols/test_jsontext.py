@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import enum
+import functools
 import json
 import math
+from collections import Counter, OrderedDict, UserDict, namedtuple
 
 import pytest
 from hypothesis import given
@@ -145,22 +150,115 @@ def test_text_beyond_ascii_is_escaped():
 
 class Inserts:
     def __json__(self) -> str:
-        return '{"a":\n1}'
+        return '{"a":1}'
+
+    def toDict(self) -> dict[str, int]:
+        return {"a": 1}
 
 
-class Raises:
-    def __json__(self) -> str:
-        raise RuntimeError("no")
+class Strange(str):
+    def __str__(self) -> str:
+        return "strange"
 
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Size(enum.IntEnum):
+    BIG = 3
+
+
+class Name(enum.StrEnum):
+    A = "a"
+
+
+class Ratio(float):
+    def __repr__(self) -> str:
+        return "half"
+
+
+Point = namedtuple("Point", "x y")
 
 circular: list[object] = []
 circular.append(circular)
+circular_object: dict[str, object] = {}
+circular_object["self"] = {"again": circular_object}
+
+
+def nested(levels: int) -> object:
+    return functools.reduce(lambda inner, _: [inner], range(levels), 1)
+
+
+def name_of(value: object) -> str:
+    """For a test's name, as a huge integer has no text."""
+    return type(value).__name__
 
 
 @pytest.mark.parametrize(
     "value",
-    [object(), {1, 2}, b"bytes", math.nan, math.inf, [math.nan], Inserts(), Raises(), circular],
-)
+    [
+        object(), {1, 2}, b"bytes", bytearray(b"a"), 1j, range(3), {"a": 1}.keys(), (x for x in "ab"),
+        Inserts(), Colour.RED, datetime.date(2026, 1, 2), UserDict(a=1),
+        decimal.Decimal("0.1"), decimal.Decimal("12345678901234567890.12"), decimal.Decimal("NaN"),
+        math.nan, math.inf, -math.inf, 10**5000, -(10**5000),
+        circular, circular_object, nested(1001), nested(100_000),
+    ],
+    ids=name_of,
+)  # fmt: skip
 def test_what_is_not_json_is_not_written(value):
-    with pytest.raises(InternalError):
-        dumps(value)
+    for whole in (
+        value,
+        [value],
+        {"a": value},
+        {"a": ["b", (value,)]},
+        {1: value},
+        Point(1, value),
+    ):
+        with pytest.raises(InternalError, match="not JSON"):
+            dumps(whole)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        (1, 2), b"k", Inserts(), Colour.RED, datetime.date(2026, 1, 2), decimal.Decimal("1.10"),
+        math.nan, math.inf, 10**5000,
+    ],
+    ids=name_of,
+)  # fmt: skip
+def test_what_is_no_key_is_not_written(key):
+    for whole in ({key: 1}, {"a": 1, key: 2}, [{"a": {key: 1}}]):
+        with pytest.raises(InternalError):
+            dumps(whole)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        (1, "a", None), Point(1, [2]), Size.BIG, Name.A, Strange("real"), Ratio(0.5), -0.0, True,
+        OrderedDict(b=1, a=2), Counter("aab"), 10**4299, -(10**4299), "\ud800",
+        {1: "a"}, {-(2**70): 1}, {1.5: 1}, {1e22: 1}, {None: 1}, {True: 1, False: 2}, {Size.BIG: 1},
+        {Name.A: 1}, {Strange("real"): 1}, {Ratio(0.5): 1}, {"\ud800": 1}, {"a": 1, 2: [(3,)]},
+        nested(400),
+    ],
+    ids=name_of,
+)  # fmt: skip
+def test_what_the_standard_library_writes_is_written_as_it_does(value):
+    for whole in (value, [value], {"a": value}, (0, value)):
+        line = dumps(whole)
+        assert json.loads(line) == json.loads(json.dumps(whole))
+        assert line.isascii()
+        assert b"\n" not in line
+
+
+def test_floats_are_exact():
+    values = [0.1 + 0.2, 5e-324, 1.7976931348623157e308, 1e22, 123456789.12345679, 2.0, -0.0]
+    assert json.loads(dumps(values)) == values
+    assert json.loads(dumps({2.0: 1e16, 0.1: 1})) == {"2.0": 1e16, "0.1": 1}
+
+
+def test_keys_that_would_be_the_same_are_not_written():
+    for twice in ({1: "a", "1": "b"}, {None: 1, "null": 2}, {Size.BIG: 1, "3": 2}):
+        with pytest.raises(InternalError, match="two keys"):
+            dumps(twice)

@@ -10,7 +10,7 @@ import pytest
 from gtask.scoreboard import Scoreboard, State
 from gtask.server import acceptor as module
 from gtask.server.acceptor import Acceptor
-from gtask.server.fairness import Fairness
+from gtask.server.fairness import BURST, Fairness
 from gtask.server.gate import Gate
 from gtask.server.stats import WorkerStats
 
@@ -30,15 +30,17 @@ class World:
         self.listener = Listener()
         self.loop = FakeLoop()
         monkeypatch.setattr(module, "monotonic", self.loop.clock)
-        self.stats = WorkerStats(Scoreboard(2))
-        self.stats.boot(0, 1)
-        self.stats.state(State.READY)
+        scoreboard = Scoreboard(2)
+        for row in reversed(range(siblings)):
+            self.stats = WorkerStats(scoreboard)
+            self.stats.boot(row, 1 + row)
+            self.stats.state(State.READY)
         self.most = 100
         self.fairness = Fairness(
             self.loop, self.stats, lambda: len(self.taken) >= self.most, siblings=siblings
         )
-        self.taken, self.errors, self.polls = [], [], 0
-        self.acceptor = Acceptor(self.listener, self.take, self.fairness, self.poll)
+        self.taken, self.errors, self.served, self.answers_at_once = [], [], 0, False
+        self.acceptor = Acceptor(self.listener, self.take, self.fairness, self.serve_newest)
         self.fairness.start(Gate(self.loop, -1))
 
     def take(self, client, address):
@@ -47,8 +49,10 @@ class World:
         self.stats.accepted()
         self.taken.append(client)
 
-    def poll(self):
-        self.polls += 1
+    def serve_newest(self):
+        self.served += 1
+        if self.answers_at_once:
+            self.stats.answered()
 
     def close(self):
         for each in (*self.taken, self.listener):
@@ -88,14 +92,23 @@ def test_one_process_alone_takes_ever_more_in_a_turn_of_its_loop(make):
         world.acceptor.accept_some()
         shares.append(len(world.taken) - before)
     assert shares == [1, 1, 2, 3, 4, 5, 4]
-    assert world.polls == 0
+    assert world.served == 0
 
 
-def test_where_several_share_each_takes_one_and_reads_it_at_once(make):
+def test_where_several_share_each_takes_two_of_which_nothing_is_known_and_leaves_the_rest(make):
     world = make(siblings=2)
-    world.listener.connect_peers(3)
+    world.listener.connect_peers(5)
     world.acceptor.accept_some()
-    assert (len(world.taken), world.polls) == (1, 1)
+    assert (len(world.taken), world.served) == (2, 2)
+    assert not world.fairness.is_open
+
+
+def test_where_several_share_each_takes_as_many_as_are_answered_at_once(make):
+    world = make(siblings=2)
+    world.answers_at_once = True
+    world.listener.connect_peers(BURST + 5)
+    world.acceptor.accept_some()
+    assert (len(world.taken), world.served) == (BURST, BURST)
 
 
 def test_one_that_becomes_full_leaves_the_rest_to_others(make):

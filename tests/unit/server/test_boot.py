@@ -94,6 +94,7 @@ class Running:
         return peer
 
     def close(self):
+        self.process.signals.stop()
         for watcher, _ in self.process.watchers:
             watcher.stop()
             watcher.close()

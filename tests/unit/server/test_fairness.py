@@ -20,7 +20,7 @@ from gtask.server import fairness as module
 from gtask.server import stats as stats_module
 from gtask.server.fairness import MAX_DEFER_SECONDS, Fairness
 from gtask.server.gate import Gate
-from gtask.server.stats import WorkerStats
+from gtask.server.stats import FRESH_LOAD, WorkerStats
 
 from ...support.loop import Clock, FakeLoop
 
@@ -38,7 +38,7 @@ class Process:
         self.world = world
         self.is_stuck = False
         self.loop = FakeLoop(world.clock)
-        self.stats = WorkerStats(world.board)
+        self.stats = WorkerStats(world.board, runs_one_at_a_time=world.is_strict)
         self.stats.boot(row, 4000 + row)
         self.fairness = Fairness(
             self.loop,
@@ -224,10 +224,10 @@ def test_an_idle_sibling_that_is_stuck_holds_up_nobody_for_long(monkeypatch, see
 def test_a_sibling_that_has_died_is_waited_for_only_until_its_row_is_cleared(monkeypatch):
     world = World(monkeypatch, 2)
     world.processes[1].is_stuck = True
-    world.arrive(3)
+    world.arrive(4)
     assert world.queue, "it is the idlest, as far as anybody knows"
     world.board.clear(1)
-    world.advance(module.DEFER_SECONDS * 4)
+    world.advance(module.DEFER_SECONDS * 4 * FRESH_LOAD)
     assert not world.queue
     world.arrive(10)
     assert not world.queue
@@ -288,10 +288,31 @@ def test_one_process_alone_accepts_ever_more_in_a_turn_of_its_loop(monkeypatch):
     assert fairness.burst() == 1, "none came in the turn before"
 
 
-def test_one_of_several_accepts_one_in_a_turn_of_its_loop(monkeypatch):
+def test_one_of_several_accepts_some_in_a_turn_of_its_loop(monkeypatch):
     world = World(monkeypatch, 2)
     world.arrive(8)
-    assert [each.fairness.burst() for each in world.processes] == [1, 1]
+    assert [each.fairness.burst() for each in world.processes] == [module.BURST, module.BURST]
+
+
+def test_connections_that_were_answered_are_few_to_their_process(monkeypatch):
+    world = World(monkeypatch, 2)
+    first, _ = world.processes
+    for _ in range(module.HEAD_START):
+        first.accept()
+        first.stats.answered()
+    assert first.gate.is_open, "no more than one of which nothing is known"
+    first.accept()
+    assert not first.gate.is_open
+
+
+def test_a_single_task_process_is_not_kept_back_by_connections_that_wait_for_nothing(monkeypatch):
+    world = World(monkeypatch, 2, is_strict=True)
+    for _ in range(10):
+        for process in world.processes:
+            process.accept()
+            process.stats.answered()
+            process.fairness.reconsider()
+            assert process.gate.is_open
 
 
 def test_siblings_beyond_the_configured_ones_are_found_by_refresh(monkeypatch):

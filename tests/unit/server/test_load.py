@@ -10,7 +10,13 @@ import pytest
 
 from gtask.config import Settings, make_service
 from gtask.errors import ConfigError
-from gtask.server.load import describe, load_certificates, load_workers
+from gtask.server.load import (
+    describe,
+    load_certificates,
+    load_script_workers,
+    load_workers,
+)
+from gtask.worker import Worker
 
 
 @pytest.fixture
@@ -59,6 +65,77 @@ def test_a_handlers_callbacks(modules):
     assert worker.on_close is None
     assert worker.application is handler.application
     assert worker.choose_subprotocol is handler.choose_subprotocol
+
+
+def test_a_service_with_tasks_has_a_handler_for_its_processes(modules):
+    modules(
+        some_tasks="from gtask import task\n@task\ndef add(a, b):\n    return a + b\n",
+        hooks="def on_worker_start(worker): pass\ndef on_worker_stop(worker): pass\n",
+    )
+    service = make_service("A", "text://h:1", tasks="some_tasks", handler="hooks")
+    worker = load_workers(settings(service))["A"]
+    hooks = sys.modules["hooks"]
+    assert list(worker.served) == ["add"]
+    assert worker.on_worker_start is hooks.on_worker_start
+    assert worker.on_worker_stop is hooks.on_worker_stop
+    assert worker.on_worker_reload is None
+
+
+def test_what_such_a_handler_defines_in_vain_is_told(modules):
+    modules(
+        some_tasks="from gtask import task\n@task\ndef add(a, b):\n    return a + b\n",
+        more="def on_worker_start(w): pass\ndef on_message(c, d): pass\napplication = 5\n",
+        nothing="",
+        not_callable="on_worker_stop = 5\n",
+    )
+    assert problems_of(
+        make_service("A", "text://h:1", tasks="some_tasks", handler="more"),
+        make_service("B", "text://h:2", tasks="some_tasks", handler="nothing"),
+        make_service("C", "text://h:3", tasks="some_tasks", handler="not_callable"),
+        make_service("D", "text://h:4", tasks="some_tasks", handler="no_such"),
+    ) == [
+        "f.ini [worker:A] handler: more.on_message is never called, "
+        "as tasks answer the service's calls",
+        "f.ini [worker:A] handler: more.application is never called, "
+        "as tasks answer the service's calls",
+        "f.ini [worker:B] handler: module nothing has none of "
+        "on_worker_start, on_worker_stop, on_worker_reload",
+        "f.ini [worker:C] handler: not_callable.on_worker_stop is not a function",
+        "f.ini [worker:D] handler: cannot import no_such: "
+        "ModuleNotFoundError: No module named 'no_such'",
+    ]
+
+
+def test_a_scripts_workers_have_their_handlers(modules):
+    modules(
+        some_tasks="from gtask import task\n@task\ndef add(a, b):\n    return a + b\n",
+        hooks="def on_worker_start(worker): pass\n",
+        some_handler="def on_message(c, d): pass\n",
+    )
+    tasks = Worker("text://h:1", name="A", tasks="some_tasks", handler="hooks")
+    callbacks = Worker("text://h:2", name="B", handler="some_handler")
+    callbacks.application = print
+    assert load_script_workers(settings(), [tasks, callbacks]) == {"A": tasks, "B": callbacks}
+    assert tasks.on_worker_start is sys.modules["hooks"].on_worker_start
+    assert callbacks.on_message is sys.modules["some_handler"].on_message
+    assert callbacks.application is print, "what the script has set stays"
+    with pytest.raises(ConfigError) as caught:
+        load_script_workers(settings(), [Worker("text://h:1", name="A", handler="no_such")])
+    assert caught.value.problems == [
+        "worker A: handler: cannot import no_such: ModuleNotFoundError: No module named 'no_such'"
+    ]
+
+
+def test_modules_are_looked_for_in_python_path_first(tmp_path, modules, monkeypatch):
+    (tmp_path / "release").mkdir()
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "link").symlink_to("there")
+    monkeypatch.chdir(tmp_path / "here")
+    here, there = str(tmp_path / "here"), str(tmp_path / "there")
+    sys.path[:0] = [here, "", there]
+    load_workers(settings(python_path=("../link",)))
+    assert sys.path[:3] == [there, here, ""]
 
 
 def test_modules_are_found_in_the_working_directory_and_in_python_path(

@@ -44,7 +44,7 @@ class World:
 
     def poll(self):
         """What the loop does when bytes have come; returns who has been served."""
-        return self.served.in_hub(lambda: self.served.service.poll() or list(self.order))
+        return self.served.in_hub(lambda: self.served.service._poller.poll() or list(self.order))
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_closed_it_serves_nothing_more(world):
         world.call(name, "work", SERVE_SECONDS * 0.6)
 
     def poll_and_abort():
-        world.served.service.poll()
+        world.served.service._poller.poll()
         world.served.service.abort()
 
     world.served.in_hub(poll_and_abort)

@@ -62,15 +62,15 @@ def test_it_is_full_when_no_turn_is_left(served, gate):
 
 
 def test_what_came_with_the_connection_can_be_served_before_the_loop_turns(served):
-    served.service.poll()
+    served.service.serve_newest()
     peer = served.connect()
     peer.rpc(1, "echo", 7)
 
-    def poll():
-        served.service.poll()
+    def serve():
+        served.service.serve_newest()
         return peer.has_bytes()
 
-    assert served.in_hub(poll)
+    assert served.in_hub(serve)
     assert peer.line() == result(1, 7)
 
 

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from gtask import scoreboard as board
 from gtask.scoreboard import ABSENT, Scoreboard, State
 from gtask.server import stats as module
-from gtask.server.stats import MAX_LOAD, WorkerStats
+from gtask.server.stats import (
+    CONNECTION_LOAD,
+    FRESH_LOAD,
+    MAX_LOAD,
+    RUNNING_LOAD,
+    SINGLE_LOAD,
+    WorkerStats,
+)
 
 from ...support.loop import Clock
 
@@ -77,12 +84,31 @@ def test_the_load_is_connections_and_blocked_tasks(clock):
     first.accepted()
     first.accepted()
     first.set_running(3)
-    assert list(scoreboard.loads[:2]) == [5, 0]
+    load = 2 * (FRESH_LOAD + CONNECTION_LOAD) + 3 * RUNNING_LOAD
+    assert list(scoreboard.loads[:2]) == [load, 0]
     assert cell(scoreboard, 0, board.RUNNING) == 3
-    assert first.excess(2) == (5, 0)
+    assert first.excess(2) == (load, 0)
     assert second.excess(2) == (0, 0)
     second.set_running(4)
-    assert first.excess(2) == (1, 4)
+    assert first.excess(2) == (load - 4 * RUNNING_LOAD, 4 * RUNNING_LOAD)
+    first.answered()
+    assert scoreboard.loads[0] == load - FRESH_LOAD
+    first.closed(0, 0)
+    first.closed(0, 0, was_fresh=False)
+    assert scoreboard.loads[0] == 3 * RUNNING_LOAD
+
+
+def test_where_one_task_runs_at_a_time_connections_that_wait_for_nothing_hardly_count(clock):
+    scoreboard = Scoreboard(1)
+    stats = WorkerStats(scoreboard, runs_one_at_a_time=True)
+    stats.boot(0, 1)
+    stats.state(State.READY)
+    for _ in range(100):
+        stats.accepted()
+        stats.answered()
+    assert scoreboard.loads[0] == SINGLE_LOAD - 1
+    stats.set_running(1)
+    assert scoreboard.loads[0] == 2 * SINGLE_LOAD - 1
 
 
 def test_a_load_beyond_what_its_cell_holds_is_the_greatest_that_it_holds(clock):
@@ -90,18 +116,19 @@ def test_a_load_beyond_what_its_cell_holds_is_the_greatest_that_it_holds(clock):
     first.set_running(70_000)
     assert scoreboard.loads[0] == MAX_LOAD < ABSENT
     first.set_running(1)
-    assert scoreboard.loads[0] == 1
+    assert scoreboard.loads[0] == RUNNING_LOAD
 
 
 @pytest.mark.parametrize("state", [State.DRAINING, State.BOOTING])
 def test_only_a_ready_worker_is_compared(clock, state):
     scoreboard, (first, second) = workers(2)
     first.set_running(9)
-    assert first.excess(2) == (9, 0)
+    load = 9 * RUNNING_LOAD
+    assert first.excess(2) == (load, 0)
     second.state(state)
     second.accepted()
     assert scoreboard.loads[1] == ABSENT
-    assert first.excess(2) == (0, 9)
+    assert first.excess(2) == (0, load)
     assert first.siblings() == 1
 
 
@@ -125,10 +152,10 @@ def test_the_smallest_load_and_the_siblings_are_found(loads):
     stats = WorkerStats(scoreboard)
     stats.boot(0, 1)
     stats.state(State.READY)
-    stats.set_running(loads[0] % ABSENT)
+    stats.set_running(loads[0] % ABSENT // RUNNING_LOAD)
     for row, load in enumerate(loads[1:], 1):
         scoreboard.loads[row] = load
-    mine = loads[0] % ABSENT
+    mine = min(MAX_LOAD, loads[0] % ABSENT // RUNNING_LOAD * RUNNING_LOAD)
     least = min([mine, *loads[1:]])
     assert stats.excess(len(loads)) == (mine - least, least)
     there = [row for row, load in enumerate(scoreboard.loads) if load != ABSENT]

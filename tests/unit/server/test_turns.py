@@ -13,7 +13,7 @@ from gtask.errors import DRAINING, OVERLOADED, TaskTimedOut
 from gtask.protocols.messages import BARE
 from gtask.scoreboard import Scoreboard, State
 from gtask.server import turns as module
-from gtask.server.stats import WorkerStats
+from gtask.server.stats import RUNNING_LOAD, WorkerStats
 from gtask.server.turns import Turns
 
 from ...support.calls import NotedConnection, make_call
@@ -80,9 +80,11 @@ def test_the_board_and_the_gate_are_told():
     assert not full
     world.come(1)
     assert full == [2]
-    assert world.board.ints[board.RUNNING] == world.board.loads[0] == 2
+    assert world.board.ints[board.RUNNING] == 2
+    assert world.board.loads[0] == 2 * RUNNING_LOAD
     world.end(0)
-    assert world.board.ints[board.RUNNING] == world.board.loads[0] == 1
+    assert world.board.ints[board.RUNNING] == 1
+    assert world.board.loads[0] == RUNNING_LOAD
 
 
 def test_a_turn_is_given_back_once():
@@ -188,3 +190,32 @@ def test_no_history_starts_too_many_or_forgets_one(concurrency, steps):
     refused = [id for id, _ in world.connection.answers]
     assert sorted(world.connection.started + refused) == sorted(world.calls)
     assert world.connection.started == sorted(world.connection.started)
+
+
+def test_each_eighth_free_turn_is_for_a_durable_task_while_calls_wait():
+    world = World(1)
+    world.come(0)
+    for number in range(1, 20):
+        world.come(number)
+    queued = [make_call(world.connection, 100 + number) for number in range(2)]
+    world.turns.queued.extend(queued)
+    order = []
+    for _ in range(20):
+        (running,) = world.running
+        order.append(running)
+        if running in world.calls:
+            world.end(running)
+        else:
+            world.turns.give_back(queued[running - 100])
+            world.loop.turn()
+    assert [order.index(100), order.index(101)] == [8, 16]
+
+
+def test_without_calls_that_wait_every_free_turn_is_for_durable_tasks():
+    world = World(2)
+    world.come(0)
+    world.come(1)
+    world.turns.queued.extend(make_call(world.connection, 100 + n) for n in range(2))
+    world.end(0)
+    world.end(1)
+    assert world.running == [100, 101]

@@ -9,6 +9,8 @@ import gevent
 import gevent.event
 import pytest
 
+from gtask.net.stream import State
+
 from ....support.wait import wait_until
 from ....support.websocket import (
     BINARY,
@@ -159,6 +161,19 @@ def test_a_peer_that_takes_nothing_is_dropped():
         service.wait_for("on_close", 2)
 
 
+@pytest.mark.parametrize("limits", [{"ping_interval": 0.4}, {"send_timeout": 0.4}])
+def test_a_peer_that_takes_it_slowly_is_not_dropped(limits):
+    """The kernel keeps megabytes, which are no reason to take the peer for gone."""
+    with ServiceThread(**limits) as service, RawClient(service.address, rcvbuf=4096) as raw:
+        raw.upgrade()
+        service.call(service.connection.send, b"x" * 8 * MIB)
+        began = time.monotonic()
+        while time.monotonic() - began < 3:
+            assert raw.socket.recv(30_000)
+            time.sleep(0.02)
+        assert service.connection.state == State.OPEN
+
+
 def test_pongs_are_not_collected_for_a_peer_that_does_not_read():
     with (
         ServiceThread(worker={"max_send_buffer_bytes": 10_000}, send_timeout=5) as service,
@@ -206,7 +221,7 @@ def test_what_is_no_exception_but_raised_ends_its_connection_too(service, caplog
         raw.send(frame(TEXT, b"go"))
         assert raw.close_code() == 1011
     service.wait_for("on_close")
-    assert "WebSocketConnection" in caplog.text
+    wait_until(lambda: "WebSocketConnection" in caplog.text)
 
 
 def test_a_time_limit_in_a_callback_loses_no_message(service):

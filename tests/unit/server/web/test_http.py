@@ -123,3 +123,13 @@ def test_an_application_that_fails(caplog):
         with RawClient(service.address) as raw:
             raw.upgrade()
             assert raw.echo("hi")
+
+
+def test_a_head_alone_never_ends_the_handling_of_bodies():
+    upgrade = b"Connection: upgrade\r\n"
+    with ServiceThread(worker={"application": application}) as service:
+        for headers in (b"", upgrade, upgrade + b"Upgrade: h2c\r\n"):
+            with RawClient(service.address) as raw:
+                post = b"POST /form HTTP/1.1\r\nHost: h\r\n%bContent-Length: 3\r\n\r\nabc" % headers
+                raw.send(post + post)
+                assert raw.read_answer()[2] == raw.read_answer()[2] == b"abc"

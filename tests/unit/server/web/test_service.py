@@ -29,7 +29,7 @@ def test_what_the_scoreboard_is_told(service):
         wait_until(lambda: service.service.running == 0)
         assert service.stats.done > 0
     with RawClient(service.address) as raw:
-        raw.send(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+        raw.send(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
         assert raw.rest().startswith(b"HTTP/1.1 426")
     wait_until(lambda: service.stats.connections == 0)
     assert service.worker.connections == {}

@@ -1,29 +1,13 @@
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import sys
 from pathlib import Path
 
 import pytest
 
 from gtask.config import Settings
-from gtask.logs import log_stream, setup_logging
-
-
-@pytest.fixture
-def root():
-    """The root logger without pytest's handlers, put right afterwards."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    root.handlers[:] = []
-    yield root
-    if (stream := log_stream()) is not sys.stderr:
-        with contextlib.suppress(OSError):
-            stream.close()
-    root.handlers[:] = handlers
-    root.setLevel(level)
+from gtask.logs.setup import setup_logging
 
 
 def test_json_lines_hold_the_traceback(root, tmp_path: Path):
@@ -53,7 +37,7 @@ def test_set_up_again_it_opens_the_file_anew(root, tmp_path: Path):
     assert "one" in (tmp_path / "x.1").read_text()
     assert "one" not in path.read_text()
     assert "two" in path.read_text()
-    assert sum(type(each).__module__ == "gtask.logs" for each in root.handlers) == 1
+    assert sum(type(each).__module__ == "gtask.logs.handler" for each in root.handlers) == 1
 
 
 def test_a_file_that_cannot_be_opened_leaves_the_log_as_it_was(root, tmp_path: Path):
@@ -70,7 +54,7 @@ def test_a_script_that_has_set_it_up_keeps_its_own(root):
     root.addHandler(own)
     setup_logging(Settings())
     assert own in root.handlers
-    assert not any(type(each).__module__ == "gtask.logs" for each in root.handlers)
+    assert not any(type(each).__module__ == "gtask.logs.handler" for each in root.handlers)
 
 
 def test_a_full_disk_loses_lines_only(root, capsys):
