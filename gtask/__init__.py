@@ -23,16 +23,25 @@ if TYPE_CHECKING:
     from .errors import InternalError as InternalError
     from .errors import InvalidRequest as InvalidRequest
     from .errors import Overloaded as Overloaded
+    from .errors import QueueFull as QueueFull
+    from .errors import Reject as Reject
+    from .errors import Retry as Retry
+    from .errors import StoreUnavailable as StoreUnavailable
     from .errors import TaskCancelled as TaskCancelled
     from .errors import TaskError as TaskError
+    from .errors import TaskExpired as TaskExpired
     from .errors import TaskFailed as TaskFailed
+    from .errors import TaskInterrupted as TaskInterrupted
     from .errors import TaskTimedOut as TaskTimedOut
     from .errors import TaskTimeout as TaskTimeout
+    from .errors import UnknownJob as UnknownJob
     from .errors import UnknownTask as UnknownTask
     from .errors import WorkerLost as WorkerLost
     from .net.async_tcp import AsyncTcpConnection as AsyncTcpConnection
     from .net.connection import TcpConnection as TcpConnection
     from .net.timer import Timer as Timer
+    from .queue.job import Job as Job
+    from .queue.queue import Queue as Queue
     from .run import run_all as run_all
     from .tasks import current_task as current_task
     from .tasks import task as task
@@ -53,17 +62,26 @@ _NAMES = {
         "InternalError",
         "InvalidRequest",
         "Overloaded",
+        "QueueFull",
+        "Reject",
+        "Retry",
+        "StoreUnavailable",
         "TaskCancelled",
         "TaskError",
+        "TaskExpired",
         "TaskFailed",
+        "TaskInterrupted",
         "TaskTimedOut",
         "TaskTimeout",
+        "UnknownJob",
         "UnknownTask",
         "WorkerLost",
     ),
     ".net.async_tcp": ("AsyncTcpConnection",),
     ".net.connection": ("TcpConnection",),
     ".net.timer": ("Timer",),
+    ".queue.job": ("Job",),
+    ".queue.queue": ("Queue",),
     ".run": ("run_all",),
     ".tasks": ("current_task", "task"),
     ".worker": ("Worker",),

@@ -29,6 +29,11 @@ class Address:
     path: str = ""
 
     @property
+    def is_nowhere(self) -> bool:
+        """It is no address: a service that has a store alone listens nowhere."""
+        return not self.protocol
+
+    @property
     def is_unix(self) -> bool:
         return bool(self.path)
 
@@ -43,10 +48,15 @@ class Address:
         return self.path or (self.host, self.port)
 
     def __str__(self) -> str:
+        if self.is_nowhere:
+            return "nowhere"
         if self.path:
             return f"{self.protocol}+unix://{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.protocol}://{host}:{self.port}"
+
+
+NOWHERE = Address("")
 
 
 @lru_cache(maxsize=128)  # 1.7 µs of each connection that a page opens to its tasks

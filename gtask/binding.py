@@ -29,6 +29,11 @@ class TaskFunction:
         self.name: str = name or function.__name__
         self.timeout = None if timeout is None else float(timeout)
         self.blocking = blocking
+        # Of durable tasks; times in seconds.
+        self.retries = 0
+        self.retry_delay = 5.0
+        self.max_retry_delay = 600.0
+        self.result_ttl = 300.0
         self.number = 0  # 1 + its position among the served tasks, for the scoreboard
         parameters = inspect.signature(function).parameters.values()
         kinds = inspect.Parameter

@@ -21,6 +21,7 @@ MODULES = (
     "net/connector",
     "net/debts",
     "net/lingerer",
+    "net/outbox",
     "net/poller",
     "net/stream",
     "protocols/jsontext",

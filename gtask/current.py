@@ -17,6 +17,10 @@ class CurrentTask(Protocol):
         id: the id its caller gave, or None.
         deadline: when its time limit passes, in `time.monotonic` seconds, or None.
         peer: the caller's address, e.g. ``127.0.0.1:51234``.
+        is_stopping: the process is to end: a long task may stop where it can go on later.
+        attempt: of a durable task: starts that were not interrupted, this one included; else 1.
+        deliveries: of a durable task: all starts, this one included; else 1.
+        enqueued_at: when a durable task was put, in seconds of the unix clock; else None.
     """
 
     @property
@@ -27,6 +31,18 @@ class CurrentTask(Protocol):
 
     @property
     def peer(self) -> str: ...
+
+    @property
+    def is_stopping(self) -> bool: ...
+
+    @property
+    def attempt(self) -> int: ...
+
+    @property
+    def deliveries(self) -> int: ...
+
+    @property
+    def enqueued_at(self) -> float | None: ...
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Tell the caller how far the task is; costs nothing when the caller did not ask."""

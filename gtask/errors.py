@@ -7,8 +7,10 @@ GtaskError
 └── TaskError          one call       what a caller is told: `code`, `message`, `data`
     ├── InvalidRequest, UnknownTask, BadArguments, InternalError
     ├── Overloaded, Draining, TaskCancelled, TaskTimedOut, WorkerLost
+    ├── QueueFull, StoreUnavailable, UnknownJob, TaskExpired, TaskInterrupted
     └── TaskFailed     the task raised an exception
 
+`Retry` and `Reject` are raised by durable tasks, for another try and for none.
 `TaskTimeout` stands apart: it is a BaseException (as `gevent.Timeout` is), so that a task's
 `except Exception` does not swallow its time limit.
 """
@@ -27,6 +29,11 @@ TIMED_OUT = -32001
 CANCELLED = -32002
 DRAINING = -32003
 WORKER_LOST = -32004
+QUEUE_FULL = -32005
+STORE_UNAVAILABLE = -32006
+UNKNOWN_JOB = -32007
+EXPIRED = -32008
+INTERRUPTED = -32009
 TASK_FAILED = 1
 
 
@@ -73,11 +80,12 @@ class TaskError(GtaskError):
         code: the wire's error code (docs/protocol.md).
         message: one line for people.
         data: a dict with more, or None.
-        retryable: the same call may succeed if it is made again.
+        retryable: the same call may succeed if it is made again; never so for the end of a
+            durable task, whose `data` has "final".
     """
 
     code: int = INTERNAL_ERROR
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
 
     def __init__(self, message: str = "", data: Any = None, *, code: int | None = None) -> None:
         super().__init__(message)
@@ -85,6 +93,8 @@ class TaskError(GtaskError):
         self.data = data
         if code is not None:
             self.code = code
+        if isinstance(data, dict) and data.get("final") is True:
+            self.retryable = False
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON-RPC error object."""
@@ -169,6 +179,62 @@ class TaskFailed(TaskError):
     code = TASK_FAILED
 
 
+class QueueFull(TaskError):
+    """The store takes no more; `data` holds `retry_after` in seconds, and the `limit`."""
+
+    code = QUEUE_FULL
+    retryable = True
+
+
+class StoreUnavailable(TaskError):
+    """The store cannot be used; `data` holds the `reason`, and whether it has `accepted` the task.
+
+    `accepted` is "no" or "unknown"; the same put with the same id is safe in either case.
+    """
+
+    code = STORE_UNAVAILABLE
+    retryable = True
+
+
+class UnknownJob(TaskError):
+    """The store has no record of that id."""
+
+    code = UNKNOWN_JOB
+
+
+class TaskExpired(TaskError):
+    """The task did not begin before its `expires` had passed."""
+
+    code = EXPIRED
+
+
+class TaskInterrupted(TaskError):
+    """The task was cut off by the end of its process too often."""
+
+    code = INTERRUPTED
+
+
+class Retry(GtaskError):
+    """Raised by a durable task that shall be tried again; it counts as an attempt.
+
+    Args:
+        after: seconds until then; None: as after any failure.
+    """
+
+    def __init__(self, message: str = "", *, after: float | None = None) -> None:
+        super().__init__(message or "to be tried again")
+        self.message = message or "to be tried again"
+        self.after = after
+
+
+class Reject(GtaskError):
+    """Raised by a durable task that makes no sense to try again: it is dead at once."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+
+
 class TaskTimeout(BaseException):
     """Raised inside a task when its time limit has passed; clean up and let it go on."""
 
@@ -185,6 +251,11 @@ _BY_CODE: dict[int, type[TaskError]] = {
         TaskCancelled,
         Draining,
         WorkerLost,
+        QueueFull,
+        StoreUnavailable,
+        UnknownJob,
+        TaskExpired,
+        TaskInterrupted,
         TaskFailed,
     )
 }

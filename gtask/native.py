@@ -27,6 +27,7 @@ def _original(module: Any, name: str) -> Any:
 
 if TYPE_CHECKING:
     import threading
+    from _thread import allocate_lock as allocate_lock
     from os import fork as fork
     from os import waitpid as waitpid
     from select import epoll as epoll
@@ -52,6 +53,7 @@ else:
     getaddrinfo = _original(_socket_module, "getaddrinfo")
     sleep = _original(time, "sleep")
     local = _original(_thread, "_local")  # of a thread; the patched one is of a greenlet
+    allocate_lock = _original(_thread, "allocate_lock")
     start_thread = _original(_thread, "start_new_thread")
     RLock = _original(_thread, "RLock")  # the patched one does not work between threads
     thread_id = _original(_thread, "get_ident")  # the patched one tells greenlets apart

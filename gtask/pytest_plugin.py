@@ -194,6 +194,17 @@ class InlineTasks:
             TaskError: what a caller would be told: UnknownTask, BadArguments, InternalError for
                 what is not JSON, and TaskFailed, with the task's exception as its cause.
         """
+        return self._call(function, args, _InlineTask(self.progress))
+
+    def run(self, function: str, args: Any, dealt: Any) -> Any:
+        """The same for a durable task, which knows more of itself."""
+        current = _InlineTask(self.progress)
+        current.id = dealt.id
+        current.attempt, current.deliveries = dealt.attempt, dealt.deliveries
+        current.enqueued_at = dealt.enqueued_at / 1000
+        return self._call(function, args, current)
+
+    def _call(self, function: str, args: Any, current: _InlineTask) -> Any:
         task = self._tasks.get(function)
         if task is None:
             raise UnknownTask(f"unknown function {function!r}")
@@ -202,7 +213,7 @@ class InlineTasks:
             raise BadArguments("args must be an object or an array")
         positional, keywords = task.bind(carried)
         context = Context()
-        context.run(running_task.set, lambda: _InlineTask(self.progress))
+        context.run(running_task.set, lambda: current)
         try:
             result = context.run(task.function, *positional, **keywords)
         except TaskError:
@@ -216,9 +227,12 @@ class InlineTasks:
 class _InlineTask:
     """What `current_task` gives to a task that is called in place."""
 
-    id = None
+    id: str | None = None
     deadline = None
     peer = "inline"
+    is_stopping = False
+    attempt = deliveries = 1
+    enqueued_at: float | None = None
 
     def __init__(self, told: list[tuple[float, float | None, str]]) -> None:
         self._told = told
@@ -240,4 +254,29 @@ def gtask_inline() -> Callable[..., InlineTasks]:
     return inline
 
 
-__all__ = ["InlineTasks", "StartedWorker", "gtask_inline", "gtask_worker"]
+@pytest.fixture
+def gtask_queue(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """A durable queue without workers: ``gtask_queue("myapp.tasks")`` has a `url` and `run()`.
+
+    What the code under test puts there with `Queue` is kept in a real store, in a folder of the
+    test's own; `run()` runs what is due, in the test's process.
+    """
+
+    def queue(*modules: str | ModuleType) -> Any:
+        from .queue.inline import InlineQueue
+        from .queue.records import Terms
+
+        inline = InlineTasks(modules)
+        terms = {
+            name: Terms.from_seconds(
+                [task.retries, task.retry_delay, task.max_retry_delay, task.result_ttl, 0]
+            )
+            for name, task in inline._tasks.items()
+        }
+        url = f"sqlite://{tmp_path_factory.mktemp('gtask')}/queue.db"
+        return InlineQueue(url, terms, inline.run)
+
+    return queue
+
+
+__all__ = ["InlineTasks", "StartedWorker", "gtask_inline", "gtask_queue", "gtask_worker"]

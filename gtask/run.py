@@ -10,6 +10,7 @@ from .config import make_settings
 from .errors import ConfigError
 from .master.master import Master
 from .server.mold import run_mold
+from .server.stores import run_store
 from .streams import open_standard_streams
 from .worker import Worker
 
@@ -31,7 +32,12 @@ def run_all(*workers: Worker, **options: Any) -> NoReturn:
     except ConfigError as error:
         print(error, file=sys.stderr)
         sys.exit(os.EX_CONFIG)
-    sys.exit(Master(settings, lambda generation: run_mold(generation, workers=workers)).run())
+    master = Master(
+        settings,
+        lambda generation: run_mold(generation, workers=workers),
+        start_store=run_store,
+    )
+    sys.exit(master.run())
 
 
 def _number_namesakes(workers: tuple[Worker, ...]) -> None:

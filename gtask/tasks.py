@@ -31,11 +31,25 @@ class TaskMark:
         name: the name peers call; None is the function's own.
         timeout: soft time limit in seconds; None is the service's `task_timeout`, 0 is none.
         blocking: run in a native thread, because the function blocks without yielding.
+        retries, retry_delay, max_retry_delay, result_ttl: of durable tasks, times in seconds.
     """
 
     name: str | None = None
     timeout: float | None = None
     blocking: bool = False
+    retries: int = 0
+    retry_delay: float = 5.0
+    max_retry_delay: float = 600.0
+    result_ttl: float = 300.0
+
+    def serve(self, function: Callable[..., Any]) -> TaskFunction:
+        """The function as a worker serves it."""
+        served = TaskFunction(function, self.name, self.timeout, bool(self.blocking))
+        served.retries = self.retries
+        served.retry_delay = float(self.retry_delay)
+        served.max_retry_delay = float(self.max_retry_delay)
+        served.result_ttl = float(self.result_ttl)
+        return served
 
 
 @overload
@@ -44,7 +58,14 @@ def task(function: F, /) -> F: ...
 
 @overload
 def task(
-    *, name: str | None = None, timeout: float | None = None, blocking: bool = False
+    *,
+    name: str | None = None,
+    timeout: float | None = None,
+    blocking: bool = False,
+    retries: int = 0,
+    retry_delay: float = 5.0,
+    max_retry_delay: float = 600.0,
+    result_ttl: float = 300.0,
 ) -> Callable[[F], F]: ...
 
 
@@ -55,6 +76,10 @@ def task(
     name: str | None = None,
     timeout: float | None = None,
     blocking: bool = False,
+    retries: int = 0,
+    retry_delay: float = 5.0,
+    max_retry_delay: float = 600.0,
+    result_ttl: float = 300.0,
 ) -> Any:
     """Mark a function as a task; it stays callable as before.
 
@@ -64,6 +89,10 @@ def task(
             told so; by default the service's `task_timeout`; 0 is no limit.
         blocking: run it in a native thread: for C code that blocks without yielding. Its time
             limit answers the caller, but cannot stop the thread.
+        retries: of a durable task: how often it is tried again when it has failed (docs/queue.md).
+        retry_delay, max_retry_delay: seconds before the first such try, at most; doubled with each
+            further one, up to the second.
+        result_ttl: seconds for which the record of a durable task is kept, at least 60.
 
     Raises:
         TypeError, ValueError: the mark makes no sense, e.g. on an `async def`.
@@ -72,6 +101,15 @@ def task(
         isinstance(timeout, int | float) and 0 <= timeout < float("inf")
     ):
         raise ValueError(f"timeout must be a number of seconds, 0 or more, not {timeout!r}")
+    if type(retries) is not int or retries < 0:
+        raise ValueError(f"retries must be 0 or more, not {retries!r}")
+    for what, seconds in (
+        ("retry_delay", retry_delay),
+        ("max_retry_delay", max_retry_delay),
+        ("result_ttl", result_ttl),
+    ):
+        if not (isinstance(seconds, int | float) and 0 <= seconds < 1e9):
+            raise ValueError(f"{what} must be a number of seconds, 0 or more, not {seconds!r}")
     if name is not None and (not isinstance(name, str) or not name or name.startswith(_RESERVED)):
         raise ValueError(f"{name!r} cannot be the name of a task")
 
@@ -80,7 +118,8 @@ def task(
             raise TypeError(f"@task marks functions, not {function!r}")
         if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
             raise TypeError(f"@task {function.__name__}: a plain function is needed")
-        setattr(function, _MARK, TaskMark(name, timeout, blocking))
+        terms = retries, retry_delay, max_retry_delay, result_ttl
+        setattr(function, _MARK, TaskMark(name, timeout, blocking, *terms))
         return function
 
     return mark if function is None else mark(function)
@@ -100,7 +139,7 @@ def find_tasks(modules: Iterable[ModuleType]) -> dict[str, TaskFunction]:
             problems.append(f"module {module.__name__} has no function marked with @task")
         for function in marked:
             mark = _mark_of(function)
-            candidate = TaskFunction(function, mark.name, mark.timeout, bool(mark.blocking))
+            candidate = mark.serve(function)
             other = found.setdefault(candidate.name, candidate)
             if other.function is not function:
                 problems.append(
@@ -125,6 +164,9 @@ class _NoTask:
     id = None
     deadline = None
     peer = ""
+    is_stopping = False
+    attempt = deliveries = 1
+    enqueued_at = None
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Nobody listens."""

@@ -43,7 +43,7 @@ class Worker:
 
     Args:
         listen: ``text://host:port``, ``text+unix:///path`` or ``websocket://host:port``; the
-            scheme's case is free.
+            scheme's case is free. ``sqlite:///path`` beside it, or alone, for durable tasks.
         tasks: functions marked with `@task`, modules that hold some, or modules' names. A worker
             with tasks answers calls itself and has no `on_message`.
         name: for the log, `status` and the process title.
@@ -82,7 +82,7 @@ class Worker:
         self.tasks: Any = tasks
         settings = make_service(name, str(listen), **options)
         for field in fields(ServiceSettings):
-            if field.name not in ("listen", "tasks"):
+            if field.name not in ("listen", "stores", "tasks"):
                 setattr(self, field.name, options.get(field.name, getattr(settings, field.name)))
         self.name = name
         self.id = -1
@@ -112,7 +112,7 @@ class Worker:
         options = {
             field.name: getattr(self, field.name)
             for field in fields(ServiceSettings)
-            if field.name not in ("name", "listen", "tasks")
+            if field.name not in ("name", "listen", "stores", "tasks")
         }
         return make_service(self.name, str(self.listen), **options)
 

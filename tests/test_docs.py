@@ -34,6 +34,7 @@ def test_every_key_is_documented_with_its_default_and_no_other():
         if "read" in one.metadata
     }
     keys["socket_mode"] = "`660`"
+    keys["store_mode"] = "`600`"
     assert documented() == keys
 
 

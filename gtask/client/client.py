@@ -162,6 +162,13 @@ class TaskClient:
             task.adopt(call)
         return call
 
+    def try_again(self) -> None:
+        """Try those addresses again at once that are left alone as they could not be reached."""
+        pool = self._pools.get(_native_thread())
+        if pool is not None:
+            for endpoint in pool.endpoints:
+                endpoint.try_again()
+
     def close(self) -> None:
         """Close every connection; calls under way end with `TaskCancelled`."""
         self._is_closed = True

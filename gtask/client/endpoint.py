@@ -149,6 +149,11 @@ class Endpoint:
             self._timer.close()
             self._timer = None
 
+    def try_again(self) -> None:
+        """Give it another chance now, if it is down."""
+        if self.is_down:
+            self._pause_over()
+
     def _pause_over(self) -> None:
         self.close()
         self._try_again(self)

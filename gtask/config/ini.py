@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import ConfigError
+from .cron import CronSettings, read_cron
 from .settings import (
     KEYS,
     ServiceSettings,
@@ -17,6 +18,7 @@ from .settings import (
     read_values,
     wrong_purpose,
 )
+from .stores import store_conflicts
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # tabs and the ends of lines are none
 COMMENT = re.compile(r"(?<!\S);.*|^\s*#.*")
@@ -61,6 +63,7 @@ def parse_settings(text: str, file: str = "") -> Settings:
     sections = read_sections(text, file, problems)
     top: dict[str, Any] = {}
     services: list[tuple[str, dict[str, Any]]] = []
+    crons: list[CronSettings] = []
     for section, keys in sections.items():
         kind, _, name = section.partition(":")
         if section == "gtask":
@@ -71,9 +74,12 @@ def parse_settings(text: str, file: str = "") -> Settings:
             wrong += [*_swallowed(keys), *wrong_purpose(read, keys), *missing_certificates(keys)]
             wrong += missing_proxies(read, keys)
             services.append((name.strip(), read))
+        elif kind == "cron" and name.strip():
+            cron, wrong = read_cron(name.strip(), keys)
+            crons += [] if cron is None else [cron]
         else:
             problems.append(
-                f"{file} [{section}]: unknown section, expected [gtask] or [worker:NAME]"
+                f"{file} [{section}]: unknown section, expected [gtask], [worker:NAME] or [cron:NAME]"
             )
             continue
         problems += [f"{file} [{section}] {one}" for one in wrong]
@@ -84,7 +90,9 @@ def parse_settings(text: str, file: str = "") -> Settings:
     if problems:
         raise ConfigError(problems)
     made = tuple(ServiceSettings(name=name, **read) for name, read in services)
-    return Settings(**top, services=made, file=file)
+    if problems := [f"{file} [worker:{name}] {one}" for name, one in store_conflicts(made)]:
+        raise ConfigError(problems)
+    return Settings(**top, services=made, crons=tuple(crons), file=file)
 
 
 def _swallowed(keys: dict[str, str]) -> Iterator[str]:

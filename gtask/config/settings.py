@@ -9,7 +9,10 @@ from typing import Any
 
 from ..address import Address
 from ..errors import ConfigError
+from ..store_address import StoreAddress
 from . import values
+from .cron import CronSettings
+from .stores import store_conflicts
 from .values import BadValue, IpNetwork
 
 
@@ -22,10 +25,15 @@ class ServiceSettings:
     """One ``[worker:NAME]`` section (docs/configuration.md describes each key).
 
     Times are in seconds, sizes in bytes unless the name says MB; 0 is "none" or "never".
+
+    Attributes:
+        listen: where calls come in; `NOWHERE` for a service that has a store alone.
+        stores: where its durable tasks are kept, also given by `listen`.
     """
 
     name: str
-    listen: Address = _setting(values.address)
+    listen: Address = _setting(values.places)
+    stores: tuple[StoreAddress, ...] = ()
     count: int = _setting(values.process_count, 1)
     concurrency: int = _setting(values.integer(1), 100)
     tasks: tuple[str, ...] = _setting(values.names, ())
@@ -53,11 +61,26 @@ class ServiceSettings:
     origins: tuple[str, ...] = _setting(values.origins, ())
     backlog: int = _setting(values.integer(1, 65535), 1024)
     socket_mode: int = _setting(values.file_mode, 0o660)
+    queue_concurrency: int = _setting(values.integer(0), 0)
+    store_mode: int = _setting(values.file_mode, 0o600)
+
+    @property
+    def place(self) -> str:
+        """What `listen` says."""
+        address = () if self.listen.is_nowhere else (self.listen,)
+        return ", ".join(map(str, (*address, *self.stores)))
+
+    @property
+    def queue_places(self) -> int:
+        """How many durable tasks one process may hold."""
+        if self.queue_concurrency:
+            return min(self.queue_concurrency, self.concurrency)
+        return self.concurrency if self.listen.is_nowhere else max(1, self.concurrency * 3 // 4)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The ``[gtask]`` section, and all services.
+    """The ``[gtask]`` section, all services, and what is put by the clock.
 
     Attributes:
         file: where it was read from; empty for a program's own `run_all`.
@@ -71,6 +94,7 @@ class Settings:
     stop_timeout: float = _setting(values.seconds, 30.0)
     python_path: tuple[str, ...] = _setting(values.existing_folders, ())
     services: tuple[ServiceSettings, ...] = ()
+    crons: tuple[CronSettings, ...] = ()
     file: str = ""
 
 
@@ -92,13 +116,19 @@ def make_settings(services: Iterable[ServiceSettings], **options: Any) -> Settin
     problems = [f"run_all: {one}" for one in wrong]
     taken = conflicts((service.name, service.listen) for service in services)
     problems += [f"worker {name}: {one}" for name, one in taken]
+    problems += [f"worker {name}: {one}" for name, one in store_conflicts(services)]
     if problems:
         raise ConfigError(problems)
     return Settings(**read, services=services)
 
 
-def make_service(name: str, listen: str | Address, **options: Any) -> ServiceSettings:
+def make_service(
+    name: str, listen: Any, *, stores: tuple[StoreAddress, ...] = (), **options: Any
+) -> ServiceSettings:
     """The settings of a service that a program declares; the rules are those of the INI file.
+
+    Args:
+        stores: beside those that `listen` names.
 
     Raises:
         TypeError: an option that does not exist.
@@ -110,6 +140,7 @@ def make_service(name: str, listen: str | Address, **options: Any) -> ServiceSet
     wrong += [*missing_certificates(options), *missing_proxies(read, options)]
     if wrong:
         raise ConfigError([f"worker {name}: {one}" for one in wrong])
+    read["stores"] = read.get("stores", ()) + stores
     return ServiceSettings(name=name, **read)
 
 
@@ -143,6 +174,8 @@ def read_values(kind: type, given: Mapping[str, Any]) -> tuple[dict[str, Any], l
                 read[key] = known[key].metadata["read"](value)
             except BadValue as error:
                 wrong.append(f"{key}: {error}")
+    if isinstance(places := read.get("listen"), values.Places):
+        read |= {"listen": places.address, "stores": places.stores}
     needed = (key for key, one in known.items() if one.default is MISSING)
     wrong += [f"{key}: is missing" for key in needed if key not in given]
     return read, wrong
@@ -173,7 +206,9 @@ def wrong_purpose(read: Mapping[str, Any], given: Mapping[str, str]) -> Iterator
     """
     protocol = read["listen"].protocol if "listen" in read else ""
     tasks, handler = read.get("tasks"), given.get("handler")
-    if protocol == "text" and not tasks and not handler:
+    if read.get("stores") and (protocol == "websocket" or not tasks):
+        yield "listen: a store needs tasks, and no websocket beside it"
+    elif protocol == "text" and not tasks and not handler:
         yield "tasks: is missing (or handler, for callbacks)"
     if protocol == "websocket" and not handler:
         yield "handler: is missing, a websocket service needs one"

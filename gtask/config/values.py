@@ -13,9 +13,11 @@ import pwd
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from ..address import Address, parse_address
+from ..address import NOWHERE, Address, parse_address
+from ..store_address import StoreAddress, is_store, parse_store
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -126,6 +128,40 @@ def file_mode(value: Any) -> int:
 
 
 # -- addresses ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Places:
+    """What `listen` names: where calls come in, and where tasks are kept."""
+
+    address: Address
+    stores: tuple[StoreAddress, ...]
+
+
+def places(value: Any) -> Places:
+    given = (value,) if isinstance(value, Address | StoreAddress) else _items(value, r",\s+|\s+")
+    stores = tuple(map(_store, filter(_is_store, given)))
+    if not stores:
+        return Places(address(value), ())
+    addresses = [address(one) for one in given if not _is_store(one)]
+    if len(addresses) > 1:
+        raise BadValue(
+            f"one address to listen at, and stores, not {addresses[0]} and {addresses[1]}"
+        )
+    if len({(one.path, one.queue) for one in stores}) < len(stores):
+        raise BadValue("a store is given twice")
+    return Places(addresses[0] if addresses else NOWHERE, stores)
+
+
+def _is_store(value: Any) -> bool:
+    return isinstance(value, StoreAddress) or (isinstance(value, str) and is_store(value))
+
+
+def _store(value: Any) -> StoreAddress:
+    try:
+        return value if isinstance(value, StoreAddress) else parse_store(value)
+    except ValueError as error:
+        raise BadValue(str(error)) from None
 
 
 def address(value: Any) -> Address:

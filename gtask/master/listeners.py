@@ -26,7 +26,7 @@ class Listeners:
     def provide(
         self, services: Iterable[ServiceSettings], present: Mapping[str, Listener]
     ) -> dict[str, Listener]:
-        """A listener for each service, one that we have where the address is the same.
+        """A listener for each service that has an address, one that we have where it is the same.
 
         Args:
             present: what the services have now.
@@ -39,6 +39,8 @@ class Listeners:
         opened: list[Listener] = []
         try:
             for service in services:
+                if service.listen.is_nowhere:
+                    continue  # its tasks come from a store alone
                 listener = _take_fitting(free, service, present.get(service.name))
                 if listener is None:
                     listener = self._open(service)

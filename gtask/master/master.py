@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any
 
 from .. import native
-from ..config import Settings
+from ..config import Settings, stores_of
 from ..errors import ConfigError
 from ..logs.loggers import get_logger
 from ..logs.setup import look_after_log, reopen_log, setup_logging
@@ -34,6 +34,7 @@ from .slots import Plan
 from .sockets import CannotListen, Listener
 from .status import Status
 from .stop import Stop
+from .stores import StartStore, Stores
 from .workdir import WorkingDirectory
 
 log = get_logger("gtask.master")
@@ -47,6 +48,7 @@ class Master:
     Args:
         settings: of the whole tree.
         start_mold: what a mold process does; called in the forked child.
+        start_store: what the process of a store does.
         load: reads the settings again at each reload; without it, a reload forks anew and no more.
         reporter: reports how the start went.
         is_daemon: standard output and error go where the log goes.
@@ -57,6 +59,7 @@ class Master:
         settings: Settings,
         start_mold: StartMold,
         *,
+        start_store: StartStore | None = None,
         load: Callable[[], Settings] | None = None,
         reporter: Reporter | None = None,
         is_daemon: bool = False,
@@ -71,9 +74,15 @@ class Master:
         self._roster = Roster(settings.stop_timeout)
         self._change = Change()
         self._stop = Stop(os.getpid())
+        self._stores = Stores(start_store, self._after_fork_in_store)
         self._status = Status(self._roster, self._molds)
         self._operators = Operators(
-            self._roster, self._status, self._change, self._stop, is_daemon=is_daemon
+            self._roster,
+            self._status,
+            self._change,
+            self._stop,
+            is_daemon=is_daemon,
+            stores=self._stores.describe,
         )
         self._is_over = False
 
@@ -101,6 +110,7 @@ class Master:
             adopt_orphans()
             set_title(f"gtask: master {self.settings.file}".rstrip())
             listeners = resources.open(self.settings, self._watch)
+            self._stores.provide(stores_of(self.settings), monotonic())
             self._fork_mold(self.settings, listeners)
         for name, _ in resources.listeners.passed:
             log.warning("systemd passes a socket, %r, that no service listens on", name)
@@ -134,13 +144,14 @@ class Master:
             is_changing=self._change.is_under_way or self._stop.is_under_way,
         )
         self._perform_all(self._roster.decide(now), now)
+        self._stores.tick(now)
         self._watch_progress(now)
         self._operators.finish_surveys(now)
         look_after_log()
 
     def _wait_seconds(self) -> float:
         now = monotonic()
-        parts = (self._roster, self._change, self._stop)
+        parts = (self._roster, self._change, self._stop, self._stores)
         return max(0.0, min(self._chores.wake_at, *(part.wake_at(now) for part in parts)) - now)
 
     def _watch_progress(self, now: float) -> None:
@@ -154,10 +165,13 @@ class Master:
             )
             self._perform_all(following, now)
         if self._stop.is_under_way:
+            is_any_worker_left = bool(self._roster.processes) or self._molds.is_any_alive
+            if not is_any_worker_left:
+                self._stores.stop(now)
             following = self._stop.progressed(
                 now,
                 is_drainer_accepting=self._status.is_drainer_accepting,
-                is_anybody_left=bool(self._roster.processes) or self._molds.is_any_alive,
+                is_anybody_left=is_any_worker_left or self._stores.is_any_alive,
                 was_cut_off=self._roster.was_cut_off,
             )
             self._perform_all(following, now)
@@ -203,7 +217,8 @@ class Master:
                 self._operators.add_connections(pid, message["connections"], message["last"])
 
     def _ended(self, pid: int, status: int, now: float) -> None:
-        """A child has ended: a worker, a mold, or an orphan that one of them has left to us."""
+        """A child has ended: a worker, a mold, a store's, or an orphan that one has left to us."""
+        self._stores.ended(pid, status, now)
         process = self._roster.find(pid)
         if process is not None:
             of = self._molds[process.generation].stacks
@@ -298,6 +313,7 @@ class Master:
             if self._is_daemon:
                 redirect_output()
             listeners = resources.listeners.provide(settings.services, present.listeners)
+            self._stores.provide(stores_of(settings), now)
             self._fork_mold(settings, listeners)
         except ConfigError as error:
             self._perform_all(self._change.not_begun(error.problems, now), now)
@@ -314,6 +330,13 @@ class Master:
         self._resources.close_in_child(mold.listeners)
         self._reporter.close()
 
+    def _after_fork_in_store(self) -> None:
+        """In the process of a store, just forked: close all that is the master's alone."""
+        for mold in self._molds.values():
+            mold.channel.close()
+        self._resources.close_in_child({})
+        self._reporter.close()
+
     def _take_over(self, mold: Mold) -> None:
         self._use(mold.settings)
         services = mold.settings.services
@@ -322,6 +345,7 @@ class Master:
 
     def _go_back(self, mold: Mold) -> None:
         self._use(mold.settings)
+        self._stores.keep(stores_of(mold.settings), monotonic())
         self._resources.listeners.keep(mold.listeners)
 
     def _use(self, settings: Settings) -> None:
@@ -334,11 +358,12 @@ class Master:
 
     def _complete(self, mold: Mold) -> None:
         self._resources.listeners.keep(mold.listeners)
+        self._stores.keep(stores_of(mold.settings), monotonic())
         self._resources.notifier.ready(self._status.summary())
-        for name, listener in mold.listeners.items():
-            count = self._roster.plans[name].count
+        for service in mold.settings.services:
+            count = self._roster.plans[service.name].count
             workers = "1 worker" if count == 1 else f"{count} workers"
-            log.info("%s ready: %s, %s", name, listener.bound, workers)
+            log.info("%s ready: %s, %s", service.name, mold.place(service), workers)
         self._reporter.report(0, "")
 
     # -- stop ---------------------------------------------------------------------------------

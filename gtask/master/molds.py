@@ -12,7 +12,7 @@ from logging import ERROR
 from typing import Any
 
 from .. import native
-from ..config import Settings
+from ..config import ServiceSettings, Settings
 from ..generation import Generation
 from ..logs.loggers import get_logger
 from ..scoreboard import Scoreboard
@@ -49,6 +49,12 @@ class Mold:
         self.pid = 0
         self.channel, self._other_end = native.seqpacket_pair()
         self.channel.setblocking(False)
+
+    def place(self, service: ServiceSettings) -> str:
+        """Where a service listens, with the port that the kernel chose, and its stores."""
+        listener = self.listeners.get(service.name)
+        bound = () if listener is None else (listener.bound,)
+        return ", ".join(map(str, (*bound, *service.stores)))
 
     def start(self, start_mold: StartMold, after_fork_in_child: Callable[[], None]) -> None:
         """Fork the process.

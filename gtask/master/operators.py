@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ..config import Settings
@@ -27,15 +28,24 @@ class Operators:
 
     Args:
         is_daemon: how the master runs, for a `restart` to run it again.
+        stores: describes the stores.
     """
 
     def __init__(
-        self, roster: Roster, status: Status, change: Change, stop: Stop, *, is_daemon: bool
+        self,
+        roster: Roster,
+        status: Status,
+        change: Change,
+        stop: Stop,
+        *,
+        is_daemon: bool,
+        stores: Callable[[], list[dict[str, Any]]] = list,
     ) -> None:
         self._roster = roster
         self._status = status
         self._change = change
         self._stop = stop
+        self._stores = stores
         self._is_daemon = is_daemon
         self._started = time.time()
         self._surveys: list[Survey] = []
@@ -90,6 +100,7 @@ class Operators:
             "file": settings.file,
             "stop_timeout": settings.stop_timeout,
             "services": self._status.services(now),
+            "stores": self._stores(),
         }
 
     def _state(self) -> str:

@@ -105,11 +105,17 @@ class Status:
     def services(self, now: float) -> list[dict[str, Any]]:
         """All services, with the addresses that they listen on."""
         plans = self._roster.plans
-        listeners = self._molds[self._roster.generation].listeners if plans else {}
+        mold = self._molds[self._roster.generation] if plans else None
+        services = () if mold is None else mold.settings.services
         return [
-            {"name": name, "listen": str(listeners[name].bound), "count": plan.count}
-            | self.service(name, now)
-            for name, plan in plans.items()
+            {
+                "name": service.name,
+                "listen": mold.place(service) if mold is not None else "",
+                "count": plans[service.name].count,
+            }
+            | self.service(service.name, now)
+            for service in services
+            if service.name in plans
         ]
 
     def service(self, name: str, now: float) -> dict[str, Any]:

@@ -17,12 +17,12 @@ from ..native import unacknowledged_bytes
 from ..protocols.tls import TlsFilter
 from .debts import Debtor
 from .lingerer import Lingerer
+from .outbox import Outbox
 from .reactor import Reactor
 
 READ: Final = 1
 WRITE: Final = 2
 READ_BYTES: Final = 65536
-WRITE_BYTES: Final = 262144
 PEEK: Final = _socket.MSG_PEEK
 DONT_WAIT: Final = _socket.MSG_DONTWAIT  # saves the ioctl that would make each socket non-blocking
 
@@ -74,7 +74,7 @@ class Stream(Debtor):
         self._socket: Any = None
         self._reader: Any = None
         self._writer: Any = None
-        self._output: bytearray | None = None
+        self._output: Outbox | None = None  # never empty
         self._tls: TlsFilter | None = None
         self._linger = False
         self.bytes_read = 0
@@ -157,7 +157,7 @@ class Stream(Debtor):
     @property
     def _buffered(self) -> int:
         """Octets that the kernel has not taken yet."""
-        waiting = len(self._output) if self._output is not None else 0
+        waiting = self._output.size if self._output is not None else 0
         return waiting if self._tls is None else waiting + self._tls.waiting_bytes
 
     def _write(self, data: bytes | bytearray) -> None:
@@ -182,14 +182,14 @@ class Stream(Debtor):
         if self._tls is not None:
             self._tls.close()
             self._write_raw(self._tls.take_output())
-        if not self._output:
+        if self._output is None:
             self._abort(reason)
 
     def _abort(self, reason: str) -> None:
         """Close now; what is buffered is lost."""
         if self.state is CLOSED:
             return
-        linger = self._linger and not self._output
+        linger = self._linger and self._output is None
         self.state = CLOSED
         if self._output is not None or self._tls is not None:
             self._reactor.debts.forget(self)
@@ -251,9 +251,9 @@ class Stream(Debtor):
 
     def _write_raw(self, data: bytes | bytearray) -> None:
         output = self._output
-        if output:
-            output += data
-            self._reactor.debts.owes_taking(self, len(output), self.bytes_written)
+        if output is not None:
+            output.append(data)
+            self._reactor.debts.owes_taking(self, output.size, self.bytes_written)
             return
         try:
             sent: int = self._socket.send(data, DONT_WAIT)
@@ -264,8 +264,8 @@ class Stream(Debtor):
             return
         self.bytes_written += sent
         if sent < len(data):
-            output = self._output = bytearray(memoryview(data)[sent:])
-            self._reactor.debts.owes_taking(self, len(output), self.bytes_written)
+            output = self._output = Outbox(data, sent)
+            self._reactor.debts.owes_taking(self, output.size, self.bytes_written)
             if self._writer is None:
                 self._writer = self._reactor.loop.io(self._socket.fileno(), WRITE)
             self._writer.start(self._writable)
@@ -274,17 +274,17 @@ class Stream(Debtor):
         output = self._output
         assert output is not None
         try:
-            sent = self._socket.send(output[:WRITE_BYTES], DONT_WAIT)
+            sent = self._socket.send(output.front(), DONT_WAIT)
         except BlockingIOError:
             return
         except OSError as error:
             self._abort(_reason(error))
             return
         self.bytes_written += sent
-        del output[:sent]  # cheap: a bytearray gives up its front without moving the rest
-        self._reactor.debts.owes_taking(self, len(output), self.bytes_written)
+        output.drop(sent)
+        self._reactor.debts.owes_taking(self, output.size, self.bytes_written)
         self._progressed()
-        if output:
+        if output.size:
             return
         self._output = None
         self._writer.stop()
@@ -296,7 +296,7 @@ class Stream(Debtor):
     # -- what it is asked as a debtor ----------------------------------------------------------
 
     def _sent_bytes(self) -> int:
-        if self._output:
+        if self._output is not None:
             self._writable()
         if self._socket is None:
             return self.bytes_written

@@ -34,6 +34,8 @@ def status_table(status: dict[str, Any]) -> str:
     ]
     for service in status["services"]:
         lines += ["", *_service(service, status["generation"])]
+    for store in status.get("stores", ()):
+        lines += ["", _store(store)]
     return "\n".join(lines)
 
 
@@ -46,6 +48,16 @@ def _service(service: dict[str, Any], generation: int) -> list[str]:
         counts = (f"{count} × {printable(reason)}" for reason, count in service["restarts"].items())
         lines.append(f"restarts: {'; '.join(counts)}")
     return lines
+
+
+def _store(store: dict[str, Any]) -> str:
+    """One line: how a store is, and what it holds."""
+    names = ("ready", "delayed", "running", "dead", "done_total", "workers")
+    figures = ", ".join(f"{store[name]} {name.replace('_total', '')}" for name in names)
+    age = store["oldest_ready"]
+    oldest = "" if age is None else f", the oldest ready for {_duration(age)}"
+    restarts = f", {store['restarts']} restarts" if store["restarts"] else ""
+    return f"{store['url']}  {store['state']}, process {store['pid']}{restarts}: {figures}{oldest}"
 
 
 def _process(process: dict[str, Any], generation: int) -> list[str]:

@@ -24,7 +24,9 @@ from .outcome import BAD_CONFIGURATION, DONE, FAILED, Failure, print_any_text, s
 from .version import add_version_option
 
 if TYPE_CHECKING:
+    from ..config import StoreSettings
     from ..generation import Generation
+    from ..store_board import StoreBoard
 
 LINE_CHARACTERS = 4000
 
@@ -138,6 +140,7 @@ def _start(settings: Settings, is_daemon: bool) -> int:
     master = Master(
         settings,
         _start_mold,
+        start_store=_start_store,
         load=lambda: load_settings(settings.file),
         reporter=reporter,
         is_daemon=is_daemon,
@@ -152,6 +155,13 @@ def _start_mold(generation: Generation) -> int:
     return run_mold(generation)
 
 
+def _start_store(settings: StoreSettings, board: StoreBoard, master: int) -> int:
+    """Runs in the forked process of a store; only there may gevent be imported."""
+    from ..server.stores import run_store
+
+    return run_store(settings, board, master)
+
+
 def _check(settings: Settings) -> int:
     from ..logs.setup import setup_logging
     from ..master.molds import try_load
@@ -163,7 +173,7 @@ def _check(settings: Settings) -> int:
         raise Failure(BAD_CONFIGURATION, *problems)
     for service in settings.services:
         names = ", ".join(functions[service.name])
-        print(f"{service.name}: {service.listen}, {service.count} processes: {names}")
+        print(f"{service.name}: {service.place}, {service.count} processes: {names}")
     return DONE
 
 

@@ -71,7 +71,7 @@ class WorkerProcess:
     Args:
         worker: what the user declared.
         settings: the service's, checked.
-        listener: the master's listening socket, non-blocking.
+        listener: the master's listening socket, non-blocking; None if tasks come from a store alone.
         scoreboard: that of the service and its generation.
         events: where messages to the master go, a SOCK_SEQPACKET socket.
         stop_timeout: seconds a drain may take.
@@ -82,7 +82,7 @@ class WorkerProcess:
         self,
         worker: Worker,
         settings: ServiceSettings,
-        listener: socket.socket,
+        listener: socket.socket | None,
         scoreboard: Scoreboard,
         events: socket.socket,
         stop_timeout: float,
@@ -103,6 +103,7 @@ class WorkerProcess:
         self.reload_told = -math.inf
         self.ended_by = math.inf  # the moment at which the process ends in any case
         self.is_told_ready = self.asked_to_go = False  # by messages that the master has taken
+        self.loss = "interrupted"  # what becomes of durable tasks that a drain cuts off
         self.max_tasks = self.max_rss = self.next_check = 0.0
         self.tls = tls
         loop = self.reactor.loop
@@ -135,6 +136,7 @@ class WorkerProcess:
             self.reception = Reception(
                 self.reactor, self.stats, self.networks, timeout, self.serve_connection
             )
+        self.queues: Any = None  # the stores of a service that has some
         self.service = self.make_service()
         self.server: SharedListener | None = None  # made in the worker
         can_pass_on = bool(worker.served) and tls is None
@@ -181,6 +183,10 @@ class WorkerProcess:
         )
         engine.turns.on_full = self.fairness.reconsider
         engine.limits.on_abandoned = self.on_abandoned
+        if settings.stores:
+            from .queue.forward import make_queues  # not for services without: it takes memory
+
+            self.queues = engine.queues = make_queues(engine, settings)
         return TaskService(engine)
 
     # -- the three parts of its life ----------------------------------------------------------
@@ -231,10 +237,13 @@ class WorkerProcess:
             watcher.start(action)
         if self.worker.on_worker_start is not None:
             self.worker.on_worker_start(self.worker)
-        self.server = self.service.make_server(self.listener)
-        self.server.share(self.accept, self.fairness, self.service.serve_newest)
-        self.fairness.overflow = self.overflow
-        self.server.start()
+        if self.listener is not None:
+            self.server = self.service.make_server(self.listener)
+            self.server.share(self.accept, self.fairness, self.service.serve_newest)
+            self.fairness.overflow = self.overflow
+            self.server.start()
+        if self.queues is not None:
+            self.queues.each("start", worker_id == 0)
         self.stats.state(State.READY)
         self.fairness.refresh()
         self.is_told_ready = self.tell_master("ready")
@@ -247,6 +256,8 @@ class WorkerProcess:
             self.overflow.close()
         # Told only now: the master may then have the kernel refuse what is still in the queue.
         self.stats.state(State.DRAINING)
+        if self.queues is not None:
+            self.queues.each("drain", self.loss)
         if not self.is_hurried:
             self.service.drain()
             while not self.is_idle and monotonic() < deadline and not self.is_hurried:
@@ -369,12 +380,15 @@ class WorkerProcess:
             self.tell_master("connections", connections=part, last=last)
 
     def on_abandoned(self, function: str) -> None:
+        self.loss = "worker_lost"
         self.ask_to_go(f"task {function} ignores its time limit")
 
     def beat(self) -> None:
         """Tell the master that the loop turns, and check the limits now and then."""
         self.stats.beat(*self.service.oldest())
         look_after_log()
+        if self.queues is not None:
+            self.queues.each("beat")
         now = monotonic()
         if now < self.next_check or self.signalled.is_set():
             return
@@ -387,6 +401,7 @@ class WorkerProcess:
         if self.max_tasks and self.stats.done >= self.max_tasks:
             self.ask_to_go(f"max_tasks: {self.stats.done} tasks done")
         elif self.max_rss and (rss := _resident_bytes()) > self.max_rss:
+            self.loss = "worker_lost"
             self.ask_to_go(f"max_rss_mb: {rss / 1048576:.0f} MB resident")
 
     def ask_to_go(self, reason: str) -> None:

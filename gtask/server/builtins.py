@@ -30,13 +30,16 @@ def health(call: Execution, engine: Engine) -> dict[str, Any]:
     """Whether this process is fit for another task."""
     turns = engine.turns
     status = "draining" if engine.is_draining else "busy" if turns.is_full else "ready"
-    return {
+    answer = {
         "status": status,
         "running": turns.running,
         "waiting": turns.waits,
         "concurrency": turns.concurrency,
         "connections": len(engine.connections),
     }
+    if engine.queues is not None:
+        answer["stores"] = engine.queues.health()
+    return answer
 
 
 def functions(call: Execution, engine: Engine) -> list[str]:

@@ -324,7 +324,8 @@ class TaskConnection(PacedConnection):
             self.hear_rpc()
         task = self.engine.tasks.get(call.function)
         if task is None:
-            self.answer_at_once(call, call_builtin(call, self.engine))
+            if not self._ask_store(call):
+                self.answer_at_once(call, call_builtin(call, self.engine))
             return False
         try:
             call.bound = task.bind(call.args)
@@ -337,6 +338,18 @@ class TaskConnection(PacedConnection):
         call.task = task
         if call.timeout is not None:
             call.deadline = monotonic() + call.timeout
+        return True
+
+    def _ask_store(self, call: Execution) -> bool:
+        """Have a store answer what it is asked for; false if the call is none of these."""
+        queues = self.engine.queues
+        if queues is None or not queues.is_asked(call):
+            return False
+        self.hold(call)
+        if call.timeout is not None:
+            call.deadline = monotonic() + call.timeout
+            self.engine.limits.keep(call)
+        queues.ask(call)
         return True
 
     def _wait_for_turn(self, call: Execution) -> None:

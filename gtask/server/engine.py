@@ -29,6 +29,7 @@ class Engine:
     Attributes:
         connections: all that are open.
         is_draining: peers are to go.
+        queues: the stores of the service, where it has some.
         thread: the native thread that all of this runs in.
     """
 
@@ -62,3 +63,4 @@ class Engine:
         self.reports = Reports(reactor.loop)
         self.connections: set[Any] = set()
         self.is_draining = False
+        self.queues: Any = None

@@ -27,6 +27,11 @@ class CallerConnection(Protocol):
         """The caller's address, for people."""
         ...
 
+    @property
+    def is_stopping(self) -> bool:
+        """The process is to end."""
+        ...
+
     def answer(self, call: Execution, reply: bytes) -> None:
         """Give the call its one answer."""
 
@@ -54,6 +59,7 @@ class Execution(Call):
 
     Attributes:
         adopted: the calls that its task has made and that end with it, or None.
+        attempt, deliveries, enqueued_at: see `CurrentTask`.
         batch: the JSON-RPC batch that it is part of.
         bound: the arguments, as its function takes them.
         deadline: when it is answered in any case, or None.
@@ -71,7 +77,10 @@ class Execution(Call):
 
     # Class attributes instead of slots: most calls keep most of these values.
     adopted: WeakSet[Any] | None = None
+    attempt = 1
     batch: Batch | None = None
+    deliveries = 1
+    enqueued_at: float | None = None
     deadline: float | None = None
     greenlet: Any = None
     has_turn = False
@@ -93,6 +102,11 @@ class Execution(Call):
     @property
     def peer(self) -> str:
         return self.connection.peer
+
+    @property
+    def is_stopping(self) -> bool:
+        """The process is to end: a long task may stop where it can go on later."""
+        return self.connection.is_stopping
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Tell the caller, if it asked and keeps up with reading."""

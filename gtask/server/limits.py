@@ -50,7 +50,7 @@ class Limits:
         if call.greenlet is None:
             self._forget(call)
         else:  # by the hub, not by the greenlet that reads the cancel
-            self._loop.run_callback(self._end, call, GreenletExit("cancelled"))
+            self._loop.run_callback(self.end, call, GreenletExit("cancelled"))
 
     def _start_timer(
         self, call: Execution, seconds: float, then: Callable[..., None], *args: Any
@@ -67,7 +67,7 @@ class Limits:
             return
         after = monotonic() - call.started
         call.refuse(TaskTimedOut(f"{limit} after {after:.3g} s"))
-        self._end(call, TaskTimeout(limit))
+        self.end(call, TaskTimeout(limit))
         log.warning("task %r timed out after %.3g s", call, after)
 
     def _forget(self, call: Execution) -> None:
@@ -75,7 +75,7 @@ class Limits:
         self._turns.leave(call)
         call.stop_timer()
 
-    def _end(self, call: Execution, how: BaseException) -> None:
+    def end(self, call: Execution, how: BaseException) -> None:
         """Raise `how` in a task whose caller has been answered, and again until it has ended."""
         if call.is_done:
             return
@@ -88,7 +88,7 @@ class Limits:
             self._abandon(call)
         else:
             wait = CLEANUP_SECONDS if call.kills == 1 else KILL_SECONDS
-            self._start_timer(call, wait, self._end, call, GreenletExit("time limit"))
+            self._start_timer(call, wait, self.end, call, GreenletExit("time limit"))
 
     def _abandon(self, call: Execution) -> None:
         self._turns.give_back(call)

@@ -107,9 +107,9 @@ def _context(service: ServiceSettings) -> ssl.SSLContext | None:
 
 
 def _worker(service: ServiceSettings) -> Worker:
-    worker = Worker(service.listen, name=service.name)
+    worker = Worker(service.place, name=service.name)
     for field in fields(ServiceSettings):
-        if field.name not in ("name", "listen", "tasks"):
+        if field.name not in ("name", "listen", "stores", "tasks"):
             setattr(worker, field.name, getattr(service, field.name))
     problems: list[str] = []
     worker.tasks = [_import("tasks", name, problems) for name in service.tasks]

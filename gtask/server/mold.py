@@ -185,14 +185,14 @@ def _make_processes(generation: Generation, loaded: dict[str, Worker]) -> dict[s
         settings.name: WorkerProcess(
             loaded[settings.name],
             settings,
-            generation.listeners[settings.name],
+            generation.listeners.get(settings.name),
             generation.scoreboards[settings.name],
             generation.channel,
             generation.settings.stop_timeout,
             certificates[settings.name],
         )
         for settings in generation.settings.services
-        if settings.name in generation.listeners
+        if generation.number  # else the code is only checked
     }
 
 

@@ -44,11 +44,11 @@ class Host(Protocol):
         ...
 
     def accept_one(self) -> bool:
-        """Accept a connection whatever the gate says, and call `receive`; False if there is none."""
+        """Accept a connection, whatever the gate says; False if there is none."""
         ...
 
-    def admit(self, client: Any, address: Any) -> None:
-        """Serve the connection."""
+    def accept(self, client: Any, address: Any) -> None:
+        """Serve the connection; or, if `accept_one` has called it, give it to `receive`."""
 
     def serve_newest(self) -> None:
         """Serve what has come already on that connection."""
@@ -108,11 +108,11 @@ class Overflow:
         """The process drains: serve all that is here."""
         self.stop()
         while self._guests:
-            self._host.admit(*self._guests.pop(0)[:2])
+            self._host.accept(*self._guests.pop(0)[:2])
         lobby, self._lobby = self._lobby, None
         if lobby is not None:
             while (found := lobby.take()) is not None:
-                self._host.admit(*found)
+                self._host.accept(*found)
             lobby.close()
 
     def resume(self) -> None:
@@ -126,7 +126,7 @@ class Overflow:
             found = self._lobby.take()
             if found is None:
                 return
-            self._host.admit(*found)
+            self._host.accept(*found)
             self._host.serve_newest()  # its call is there, and has its turn now
 
     def look(self) -> None:
@@ -181,7 +181,7 @@ class Overflow:
             elif wish == WAITS and self._lobby is not None and self._lobby.put(client, address):
                 pass
             elif wish == ASKS or came < since or not self._host.has_no_turn():
-                self._host.admit(client, address)
+                self._host.accept(client, address)
             else:
                 stay.append(guest)
         self._guests = stay

@@ -64,6 +64,11 @@ class PacedConnection(ReplyingStream):
     def __repr__(self) -> str:
         return f"<TaskConnection {self.peer} {State(self.state).name} {self._outstanding}>"
 
+    @property
+    def is_stopping(self) -> bool:
+        """The process is to end."""
+        return self.engine.is_draining
+
     def report(self) -> dict[str, Any]:
         """What the operator's list of connections shows."""
         return {
@@ -255,7 +260,7 @@ class PacedConnection(ReplyingStream):
             return
         if self.last_active >= since or self._has_unread():
             return
-        if not self._output:
+        if self._output is None:
             self._close("draining" if self.engine.is_draining else "idle for too long")
         elif not self.engine.is_draining:  # then it has its time to take what it has asked for
             self._abort("idle for too long, with answers that it does not take")
@@ -263,7 +268,7 @@ class PacedConnection(ReplyingStream):
     def _ended(self) -> None:
         # The peer has closed its half: what it asked for before is still answered.
         self._has_ended = True
-        if not (self._outstanding or self._inbox or self._output or self._last_words):
+        if not (self._outstanding or self._inbox or self._output is not None or self._last_words):
             self._abort("closed by the peer")
         else:
             self._end_if_done()
@@ -291,7 +296,7 @@ class PacedConnection(ReplyingStream):
         log.warning("%s: %s", self.peer, reason)
 
     def _give_up(self, reason: str, is_full: bool) -> None:
-        if self._output or not self._is_secured():
+        if self._output is not None or not self._is_secured():
             self._abort(reason)
         else:
             code = OVERLOADED if is_full else INVALID_REQUEST

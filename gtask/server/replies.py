@@ -41,7 +41,7 @@ class ReplyingStream(ReadyStream):
     def is_congested(self) -> bool:
         """So much waits to be sent that nothing more is to be started."""
         output = self._output
-        return output is not None and len(output) > self.engine.max_send_buffer_bytes
+        return output is not None and output.size > self.engine.max_send_buffer_bytes
 
     def reply(self, line: bytes) -> None:
         """Send a line, or keep it for the send that is to come."""

@@ -64,6 +64,8 @@ class TaskService:
         self.engine.reactor.debts.after_fork_in_child()
         if self._poller is not None:
             self._poller.after_fork_in_child()
+        if self.engine.queues is not None:
+            self.engine.queues.each("after_fork_in_child")
 
     def drain(self) -> None:
         """Let peers go: tell those that understand, close the others between two calls."""
@@ -80,6 +82,8 @@ class TaskService:
     def stop(self) -> None:
         """The drain's time is up: refuse what waits and what still comes."""
         self.engine.turns.close()
+        if self.engine.queues is not None:
+            self.engine.queues.each("stop")
 
     def abort(self) -> None:
         """Close every connection now."""
@@ -88,6 +92,8 @@ class TaskService:
         if self._poller is not None:
             self._poller.close()
         self.engine.ready.close()
+        if self.engine.queues is not None:
+            self.engine.queues.each("close")
 
     @property
     def is_full(self) -> bool:
@@ -95,13 +101,18 @@ class TaskService:
 
     @property
     def is_idle(self) -> bool:
-        turns = self.engine.turns
-        return not turns.running and not turns.waits and not self.engine.connections
+        turns, queues = self.engine.turns, self.engine.queues
+        return (
+            not turns.running
+            and not turns.waits
+            and not self.engine.connections
+            and (queues is None or queues.is_idle)
+        )
 
     @property
     def has_work(self) -> bool:
-        turns = self.engine.turns
-        return bool(turns.running or turns.waits)
+        turns, queues = self.engine.turns, self.engine.queues
+        return bool(turns.running or turns.waits) or (queues is not None and not queues.is_idle)
 
     def oldest(self) -> tuple[int, float]:
         """1 + the number of the function that has been running longest, and since when."""

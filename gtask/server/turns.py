@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -14,6 +14,7 @@ from .stats import WorkerStats
 
 MAX_WAITING = 10000  # JSON-RPC calls of one process that may wait for a turn
 MAX_PENDING_BYTES = 256 * 1024 * 1024
+QUEUE_SHARE = 8  # of so many free turns one is for durable tasks, if calls wait, too
 SERVE_SECONDS = 0.005  # what is started at a time, before the loop looks at all else
 
 
@@ -34,6 +35,7 @@ class Turns:
             that are not whole.
         waiting: the calls that wait for one, the first first; none that has its answer, and none
             whose caller does not read: those are set aside.
+        queued: durable tasks that wait for one; each eighth that is free is theirs.
         is_closed: nothing more is started.
         on_full: called when no turn is left.
     """
@@ -51,12 +53,14 @@ class Turns:
         self.running = 0
         self.blocked: set[Execution] = set()
         self.waiting: OrderedDict[Execution, None] = OrderedDict()
+        self.queued: deque[Execution] = deque()
         self.is_closed = False
         self.on_full: Callable[[], None] | None = None
         self._aside: dict[CallerConnection, list[Execution]] = {}  # by those who do not read
         self._aside_calls = 0  # how many those are
         self._loop = loop
         self._stats = stats
+        self._handed_out = 0
         self._timer: Any = None  # for those that the time was up for
 
     @property
@@ -97,11 +101,11 @@ class Turns:
     def serve_waiting(self) -> None:
         """Start what waits, as far as there are turns; only the hub may call this."""
         until = monotonic() + SERVE_SECONDS
-        while self.waiting and self.running < self.concurrency:
+        while (self.waiting or self.queued) and self.running < self.concurrency:
             if monotonic() > until:
                 self._serve_waiting_later()
                 return
-            call = self.waiting.popitem(last=False)[0]
+            call = self._next()
             if call.is_answered:
                 continue
             if call.connection.is_congested():
@@ -119,6 +123,13 @@ class Turns:
                 self.waiting[call] = None
                 self.waiting.move_to_end(call, last=False)
             self.serve_waiting_soon()
+
+    def _next(self) -> Execution:
+        """Who is served next: a call that somebody waits for, each eighth time a durable task."""
+        self._handed_out += 1
+        if self.queued and (not self.waiting or self._handed_out % QUEUE_SHARE == 0):
+            return self.queued.popleft()
+        return self.waiting.popitem(last=False)[0]
 
     def serve_waiting_soon(self) -> None:
         """The same, from a greenlet."""
@@ -146,7 +157,7 @@ class Turns:
             self.blocked.discard(call)
             self.running -= 1
             self._stats.set_running(self.running)
-            if self.waiting:
+            if self.waiting or self.queued:
                 self.serve_waiting_soon()
 
     def close(self) -> None:

@@ -77,6 +77,7 @@ class WorkerConnection(TcpConnection):
             size += self._kept_bytes
         if size or self._kept_bytes:
             self._kept_bytes = size
+            self.last_active = monotonic()
             self._reactor.debts.owes_rest(self, size, has_message)
 
     def _deliver(self) -> None:

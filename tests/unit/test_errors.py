@@ -64,8 +64,15 @@ def test_what_may_succeed_if_repeated():
     assert {kind.__name__ for kind in KINDS if kind.retryable} == {
         "Draining",
         "Overloaded",
+        "QueueFull",
+        "StoreUnavailable",
         "WorkerLost",
     }
+
+
+def test_the_end_of_a_durable_task_is_final():
+    assert errors.WorkerLost("no").retryable
+    assert not errors.WorkerLost("no", {"final": True}).retryable
 
 
 def test_which_protocol_errors_end_a_connection():

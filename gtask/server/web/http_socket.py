@@ -7,7 +7,8 @@ from time import monotonic
 from typing import Any
 
 from ...native import unacknowledged_bytes
-from ...net.stream import READ_BYTES, WRITE_BYTES
+from ...net.outbox import WRITE_BYTES
+from ...net.stream import READ_BYTES
 from ...protocols.tls import TlsFilter
 
 LINGER_SECONDS = 2.0

@@ -72,7 +72,7 @@ def test_all_problems_are_told_at_once():
         "f.ini [gtask]: is there twice (line 10: [gtask])",
         "f.ini [gtask] pid_fil: unknown key, did you mean pid_file?",
         "f.ini [gtask] stop_timeout: expected a number of seconds, 0 or more, not 'nan'",
-        "f.ini [other]: unknown section, expected [gtask] or [worker:NAME]",
+        "f.ini [other]: unknown section, expected [gtask], [worker:NAME] or [cron:NAME]",
         'f.ini [worker:A] count: expected 1 to 1000 processes, "auto" or e.g. "10x" (ten per core), not \'0\'',
         "f.ini [worker:A] concurency: unknown key, did you mean concurrency?",
         "f.ini [worker:A] listen: is missing",

@@ -53,10 +53,10 @@ class Process:
             return False
         client = _socket.socket(fileno=client.detach())
         if not self.overflow.receive(client, address):
-            self.admit(client, address)
+            self.accept(client, address)
         return True
 
-    def admit(self, client, address):
+    def accept(self, client, address):
         self.stats.accepted()
         self.admitted.append((client.recv(1000, _socket.MSG_DONTWAIT), address))
         client.close()
@@ -163,7 +163,7 @@ def test_who_says_nothing_becomes_a_connection_as_any_other(world, two):
     assert not two[0].admitted + two[1].admitted
     assert two[0].overflow.guests + two[1].overflow.guests == 1
     for process in two:
-        process.admit = lambda client, _, process=process: process.admitted.append(client.close())
+        process.accept = lambda client, _, process=process: process.admitted.append(client.close())
     world.advance(two, 1)
     assert two[0].admitted + two[1].admitted == [None]
 

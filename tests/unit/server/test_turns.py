@@ -190,3 +190,32 @@ def test_no_history_starts_too_many_or_forgets_one(concurrency, steps):
     refused = [id for id, _ in world.connection.answers]
     assert sorted(world.connection.started + refused) == sorted(world.calls)
     assert world.connection.started == sorted(world.connection.started)
+
+
+def test_each_eighth_free_turn_is_for_a_durable_task_while_calls_wait():
+    world = World(1)
+    world.come(0)
+    for number in range(1, 20):
+        world.come(number)
+    queued = [make_call(world.connection, 100 + number) for number in range(2)]
+    world.turns.queued.extend(queued)
+    order = []
+    for _ in range(20):
+        (running,) = world.running
+        order.append(running)
+        if running in world.calls:
+            world.end(running)
+        else:
+            world.turns.give_back(queued[running - 100])
+            world.loop.turn()
+    assert [order.index(100), order.index(101)] == [8, 16]
+
+
+def test_without_calls_that_wait_every_free_turn_is_for_durable_tasks():
+    world = World(2)
+    world.come(0)
+    world.come(1)
+    world.turns.queued.extend(make_call(world.connection, 100 + n) for n in range(2))
+    world.end(0)
+    world.end(1)
+    assert world.running == [100, 101]
