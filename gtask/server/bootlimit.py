@@ -12,14 +12,17 @@ import os
 import sysconfig
 import traceback
 from collections.abc import Callable
+from logging import ERROR
 from types import FrameType
 from typing import Any
 
+from ..logs.handler import own_handler
 from ..logs.loggers import get_logger
 
 log = get_logger(__name__)
 
 FAILED = 1
+LOG_SECONDS = 0.5  # what the end may wait for the reader of standard error
 # Where code is that nobody hangs in by a mistake of its own.
 _NOT_THEIRS = (
     "<",
@@ -68,11 +71,10 @@ class BootLimit:
         stack = traceback.extract_stack(hanging)
         why = f"not ready within boot_timeout ({self._seconds:g} s)"
         try:
-            log.error("%s, it hangs in\n%s", why, "".join(stack.format()).rstrip())
-        except BaseException:  # the edge to handlers of the user's; the log is not why it ends
-            pass
-        try:
+            log.log(ERROR, "%s; its stack", why, stacks="".join(stack.format()))
             self._tell(f"{why}: it hangs in {where(stack)}")
+            if (own := own_handler()) is not None:
+                own.output.flush(LOG_SECONDS)
         finally:
             os._exit(FAILED)
 

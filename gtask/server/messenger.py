@@ -55,6 +55,10 @@ class Messenger:
         except OSError:  # the master has gone, and so shall we, soon
             self._waiting.clear()
 
+    def close(self) -> None:
+        """In a child that user code has forked, whom the master does not know."""
+        self._channel.close()
+
     def tell_at_last(self, event: str, **details: Any) -> None:
         """The same for the last message of a process: waits a while for room, and not in the loop."""
         self.tell(event, **details)

@@ -149,6 +149,7 @@ def _load(
     settings: Settings, workers: Iterable[Worker] | None, forker: Forker
 ) -> dict[str, Worker]:
     """The workers by their services' names, with everything imported."""
+    from ..patches.early import rebind_early_names
     from .load import load_script_workers, load_workers
 
     with _fresh_sources():
@@ -156,6 +157,7 @@ def _load(
             with forker:
                 loaded = load_workers(settings)
         else:
+            rebind_early_names()
             names = {each.name for each in settings.services}
             loaded = load_script_workers(settings, [one for one in workers if one.name in names])
     sys.stdout.flush()  # or each worker writes it again
@@ -163,13 +165,13 @@ def _load(
 
 
 def _patch() -> None:
-    from gevent import monkey
     from gevent._hub_local import get_hub_if_exists
+
+    from ..patches import patch_all
 
     if (hub := get_hub_if_exists()) is not None:
         hub.destroy(destroy_loop=True)  # a script's own: its greenlets shall not run in each worker
-    if not monkey.is_module_patched("socket"):  # else a script has done it, its own way
-        monkey.patch_all(os=False, signal=False)
+    patch_all()
     from .hub import watch_hubs
     from .signals import share_signals
     from .thread_logs import make_threads_log

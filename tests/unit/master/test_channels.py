@@ -14,6 +14,8 @@ from gtask.generation import Generation
 from gtask.master.channels import DEAF_SECONDS, Channels
 from gtask.master.molds import Molds
 
+from ...support.wait import wait_until
+
 SETTINGS = Settings(
     services=(ServiceSettings(name="T", listen=parse_address("text://127.0.0.1:0")),)
 )
@@ -77,7 +79,8 @@ def test_the_loop_is_woken_when_there_is_room_again(worlds):
     world.channels.tick(0.0)
     assert world.turn(0) == []
     os.kill(world.mold.pid, signal.SIGKILL)
-    assert dict(world.turn())[world.mold.channel.fileno()] & select.POLLOUT
+    channel = world.mold.channel.fileno()
+    wait_until(lambda: dict(world.poll.poll(5000)).get(channel, 0) & select.POLLOUT)
 
 
 def shut_down(generation: Generation) -> int:

@@ -36,7 +36,7 @@ def test_a_mistake_is_logged_and_ends_nothing(caplog, monkeypatch: pytest.Monkey
 
 def test_a_log_that_fails_ends_nothing_either(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module.native, "sleep", lambda seconds: None)
-    monkeypatch.setattr(module.log, "log", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(module, "log", None)
     with Complaints().going_on():
         raise KeyError("a bug")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import time
@@ -11,6 +10,8 @@ from collections.abc import Callable
 import gevent
 import pytest
 
+from gtask.config import Settings
+from gtask.logs.setup import setup_logging
 from gtask.server import bootlimit
 from gtask.server.bootlimit import FAILED, BootLimit
 
@@ -58,19 +59,19 @@ def test_it_says_where_it_hangs(hang: Callable[[], object]):
     assert __file__ in words
 
 
-def test_the_log_has_the_stack(capfd):
+def test_the_log_has_the_stack(tmp_path):
     def hang() -> None:
-        logging.getLogger().addHandler(logging.StreamHandler(os.fdopen(2, "w")))
+        setup_logging(Settings(log_file=str(tmp_path / "log")))
         sleep_in_the_kernel()
 
     in_child(hang)
-    said = capfd.readouterr().err
+    said = (tmp_path / "log").read_text()
     assert "in hang" in said
     assert "in sleep_in_the_kernel" in said
 
 
 def test_a_log_that_fails_does_not_keep_it(monkeypatch):
-    monkeypatch.setattr(bootlimit.log, "error", lambda *_: 1 / 0)
+    monkeypatch.setattr(bootlimit, "log", None)
     assert in_child(sleep_in_the_kernel)[0] == FAILED
 
 
