@@ -146,12 +146,20 @@ def _import(key: str, name: str, problems: list[str]) -> ModuleType | None:
 
 def _not_searched(error: BaseException) -> str:
     """For a module that is not found: the directories that this process's user may not read."""
-    closed = [
-        path for path in sys.path if os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK)
-    ]
+    closed = [path for path in sys.path if _is_closed(path or ".")]
     if not isinstance(error, ModuleNotFoundError) or not closed:
         return ""
     return f"; user {os.getuid()} may not look into {', '.join(closed)}"
+
+
+def _is_closed(path: str) -> bool:
+    try:
+        os.scandir(path).close()
+    except PermissionError:
+        return True
+    except OSError:
+        pass  # it is not there, or is a zip file
+    return False
 
 
 def _take_callbacks(worker: Worker, handler: ModuleType) -> list[str]:

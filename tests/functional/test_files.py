@@ -10,13 +10,15 @@ import pwd
 import signal
 import socket
 import subprocess
-import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from ..support.peer import Peer
-from ..support.spawn import ROOT
+from ..support.spawn import ROOT, SpawnedWorker
 from ..support.wait import wait_until
 
 TASKS = """
@@ -131,37 +133,27 @@ def test_stop_without_a_control_socket(spawn):
     assert worker.command("stop").returncode == 3
 
 
-def let_in(worker, mode: int = 0o755) -> None:
-    """Let other users reach the folder."""
-    for folder in (worker.folder, *worker.folder.parents):
-        if str(folder).startswith("/tmp/"):
-            folder.chmod(0o755)
-    worker.folder.chmod(mode)
+@pytest.fixture
+def as_user() -> Iterator[Callable[..., SpawnedWorker]]:
+    """Start workers in a folder that everybody may read and write."""
+    with ExitStack() as spawned:
 
+        def start(ini: str, **modules: str) -> SpawnedWorker:
+            folder = Path(spawned.enter_context(TemporaryDirectory(dir="/tmp")))
+            folder.chmod(0o777)
+            for name, text in {"tasks": TASKS, **modules}.items():
+                (folder / f"{name}.py").write_text(text)
+            worker = SpawnedWorker(folder, ini, wait=False)
+            spawned.callback(worker.close)
+            worker.wait_ready()
+            return worker
 
-def as_user(spawn, ini: str, **modules: str):
-    """Start it in a folder that everybody may write to."""
-    worker = spawn(INI, tasks=TASKS, **modules)
-    worker.stop()
-    (worker.folder / "imported").unlink()
-    let_in(worker, 0o777)
-    worker.config.write_text(ini)
-    worker.process = subprocess.Popen(
-        [sys.executable, "-m", "gtask", "-c", "worker.ini"],
-        cwd=worker.folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.DEVNULL,
-        stdout=worker.log.open("wb"),
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    worker.wait_ready()
-    return worker
+        yield start
 
 
 @needs_root
-def test_with_a_user_nothing_of_the_users_is_imported_as_root(spawn):
-    worker = as_user(spawn, INI + "user = nobody\ngroup = daemon\n")
+def test_with_a_user_nothing_of_the_users_is_imported_as_root(as_user):
+    worker = as_user(INI + "user = nobody\ngroup = daemon\n")
     group = grp.getgrnam("daemon").gr_gid
     with worker.peer() as peer:
         assert peer.bare("who") == [NOBODY.pw_uid, group]
@@ -173,14 +165,14 @@ def test_with_a_user_nothing_of_the_users_is_imported_as_root(spawn):
 
 
 @needs_root
-def test_several_users_have_a_mold_each(spawn):
+def test_several_users_have_a_mold_each(as_user):
     ini = (
         INI
         + "user = nobody\n"
         + "[worker:Other]\nlisten = text://127.0.0.1:0\ntasks = other\nuser = daemon\ncount = 2\n"
     )
     other = TASKS.replace('"imported"', '"imported_too"')
-    worker = as_user(spawn, ini, other=other)
+    worker = as_user(ini, other=other)
     for name, user, file in (
         ("Tasks", NOBODY, "imported"),
         ("Other", DAEMON, "imported_too"),
@@ -207,23 +199,23 @@ def test_several_users_have_a_mold_each(spawn):
 
 
 @needs_root
-def test_a_unix_socket_belongs_to_the_services_user_and_group(spawn, tmp_path: Path):
+def test_a_unix_socket_belongs_to_the_services_user_and_group(as_user, tmp_path: Path):
     path = tmp_path / "t.sock"
     ini = INI.replace("text://127.0.0.1:0", f"text+unix://{path}")
-    worker = as_user(spawn, ini + "user = nobody\ngroup = daemon\n")
+    worker = as_user(ini + "user = nobody\ngroup = daemon\n")
     status = path.stat()
     assert (status.st_uid, status.st_gid) == (NOBODY.pw_uid, grp.getgrnam("daemon").gr_gid)
     assert status.st_mode & 0o777 == 0o660
     worker.process.kill()
     worker.process.wait()
     assert path.exists()
-    again = as_user(spawn, ini + "user = nobody\ngroup = daemon\n")
+    again = as_user(ini + "user = nobody\ngroup = daemon\n")
     assert again.stop() == 0
     assert not path.exists()
 
 
 @needs_root
-def test_a_certificates_key_that_root_alone_may_read_is_read_by_root(spawn, tmp_path: Path):
+def test_a_certificates_key_that_root_alone_may_read_is_read_by_root(as_user, tmp_path: Path):
     file = tmp_path / "both.pem"
     command = (
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 "
@@ -231,7 +223,7 @@ def test_a_certificates_key_that_root_alone_may_read_is_read_by_root(spawn, tmp_
     )
     subprocess.run(command.split(), check=True, capture_output=True)
     Path(f"{file}.key").chmod(0o600)
-    worker = as_user(spawn, INI + f"user = nobody\ncertfile = {file}\nkeyfile = {file}.key\n")
+    worker = as_user(INI + f"user = nobody\ncertfile = {file}\nkeyfile = {file}.key\n")
     assert worker.command("reload").returncode == 0
 
 
@@ -272,3 +264,14 @@ def test_a_name_with_two_addresses_is_served_on_both(spawn, tmp_path: Path):
     for host in ("127.0.0.1", "::1"):
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((host, port), 1)
+
+
+@needs_root
+def test_code_that_the_user_may_not_read_is_told(as_user):
+    worker = as_user(INI + "user = nobody\n")
+    worker.folder.chmod(0o700)
+    done = worker.command("reload")
+    assert done.returncode == 1
+    assert f"user {NOBODY.pw_uid} may not look into {worker.folder}" in done.stderr
+    worker.folder.chmod(0o777)
+    assert worker.command("reload").returncode == 0
