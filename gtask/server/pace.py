@@ -323,4 +323,5 @@ class PacedConnection(ReplyingStream):
         if self._outstanding:
             self.engine.turns.resume(self)
         self.engine.connections.discard(self)
-        self.engine.stats.closed(self.bytes_read, self.bytes_written, was_fresh=self._is_fresh)
+        was_fresh, self._is_fresh = self._is_fresh, False
+        self.engine.stats.closed(self.bytes_read, self.bytes_written, was_fresh=was_fresh)
