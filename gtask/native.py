@@ -55,7 +55,7 @@ else:
     local = _original(_thread, "_local")  # of a thread; the patched one is of a greenlet
     allocate_lock = _original(_thread, "allocate_lock")
     start_thread = _original(_thread, "start_new_thread")
-    RLock = _original(_thread, "RLock")  # the patched one does not work between threads
+    RLock = _original(_thread, "RLock")  # the patched one is a greenlet's
     thread_id = _original(_thread, "get_ident")  # the patched one tells greenlets apart
 
 

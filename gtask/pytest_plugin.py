@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from .config import Settings
-from .errors import BadArguments, TaskError, TaskFailed, UnknownTask
+from .errors import BadArguments, TaskFailed, UnknownTask
 from .protocols.jsontext import dumps, loads
 from .tasks import find_tasks, running_task
 
@@ -216,8 +216,6 @@ class InlineTasks:
         context.run(running_task.set, lambda: current)
         try:
             result = context.run(task.function, *positional, **keywords)
-        except TaskError:
-            raise
         except Exception as error:
             data = {"type": type(error).__name__, "message": str(error)}
             raise TaskFailed(f"{type(error).__name__}: {error}", data) from error

@@ -29,6 +29,8 @@ OLDEST = 9  # 1 + number of the function that has been running longest; 0: none
 BYTES_READ = 10
 BYTES_WRITTEN = 11
 ABANDONED = 12  # tasks that ignored their time limit and still run
+THREADS = 16  # native threads of `blocking` tasks that are taken
+STUCK = 17  # those of them whose call has been answered without them
 # Float cells of a row: seconds on CLOCK_MONOTONIC, which all processes of a host share.
 HEARTBEAT = 24
 STARTED = 25

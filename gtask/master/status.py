@@ -170,6 +170,8 @@ class Status:
             # A task that has not blocked yet is counted when it does.
             "running": max(ints[base + board.RUNNING], int(ints[base + board.EXECUTING] > 0)),
             **{name: ints[base + cell] for name, cell in COUNTERS.items()},
+            "threads": ints[base + board.THREADS],
+            "stuck_threads": ints[base + board.STUCK],
             "qps": self._rates.rate(process.pid, ints[base + board.DONE], now),
             "function": function,
             "busy_seconds": round(max(0.0, now - since), 1),

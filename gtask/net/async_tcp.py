@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 from .calling import CallingConnection
 
 
@@ -23,3 +25,20 @@ class AsyncTcpConnection(CallingConnection):
     """
 
     __slots__ = ("__weakref__",)  # compiled classes have none: all else is in the base
+
+    def connect(self) -> None:
+        """Begin to connect; returns at once. `on_connect` or `on_error`, `on_close` follow.
+
+        While connecting or connected this does nothing.
+        """
+        _connected.add(self)
+        super().connect()
+
+
+_connected: weakref.WeakSet[AsyncTcpConnection] = weakref.WeakSet()
+
+
+def close_in_child() -> None:
+    """User code has forked this process off: leave what is open to the other."""
+    for connection in list(_connected):
+        connection.after_fork_in_child()

@@ -190,6 +190,10 @@ class TcpConnection(Stream):
         else:
             self._insecure(reason)
 
+    def after_fork_in_child(self) -> None:
+        super().after_fork_in_child()
+        self._events.clear()
+
     # -- events -------------------------------------------------------------------------------
 
     _lingers = True

@@ -57,6 +57,7 @@ class Poller:
     def after_fork_in_child(self) -> None:
         """Take no edge from the process that this one was forked from."""
         self._watcher.stop()
+        self._epoll.close()
 
     def add(self, fd: int, stream: PolledStream) -> None:
         """Have `stream` told when there is something to read."""

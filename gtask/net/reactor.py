@@ -14,6 +14,7 @@ from gevent import monkey
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from ..logs.loggers import get_logger
+from ..patches.leftovers import end_if_forked, forget_current_thread
 from . import log_queue
 from .debts import Debts
 
@@ -26,7 +27,10 @@ _switch = greenlet.switch
 
 
 class Runner(greenlet):
-    """Runs one piece of work after the other, parked in between."""
+    """Runs one piece of work after the other, parked in between; what one leaves in thread-locals and
+    context variables, the next does not see."""
+
+    __slots__ = ("_reactor",)
 
     is_gtasks = True  # for `log_queue`: it is not to wait for a handler of the log
 
@@ -45,7 +49,7 @@ class Runner(greenlet):
                 log.exception("a callback failed")
             if self.gr_context:  # what one has set is nothing to the next
                 self.gr_context = None
-            if len(idle) >= MAX_IDLE:
+            if (self.__dict__ and not self._forget_work()) or len(idle) >= MAX_IDLE:
                 return
             idle.append(self)
             try:
@@ -54,6 +58,12 @@ class Runner(greenlet):
                 if self in idle:
                     idle.remove(self)
                 return
+
+    def _forget_work(self) -> bool:
+        """False if thread-locals were touched, which only the greenlet's end clears."""
+        end_if_forked(None)
+        forget_current_thread(self)
+        return not self.__dict__
 
 
 class Lingering(Protocol):

@@ -207,6 +207,14 @@ class Stream(Debtor):
                 socket.close()
         self._closed(reason)
 
+    def after_fork_in_child(self) -> None:
+        """User code has forked this process off: leave the connection to the other, which has it."""
+        self.state = CLOSED
+        self._output = None
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            socket.close()
+
     # -- the hub's callbacks ------------------------------------------------------------------
 
     def _readable(self) -> int:

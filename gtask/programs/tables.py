@@ -61,15 +61,23 @@ def _store(store: dict[str, Any]) -> str:
 
 
 def _process(process: dict[str, Any], generation: int) -> list[str]:
-    function = process["function"]
     return [
         str(process["pid"]),
         str(process["id"]),
         _state(process) + (" (old)" if process["generation"] != generation else ""),
         *_figures(process),
         _duration(process["uptime_seconds"]),
-        f"{function} {_duration(process['busy_seconds'])}" if function else "",
+        _occupation(process),
     ]
+
+
+def _occupation(process: dict[str, Any]) -> str:
+    """What it is busy with, and how many of its native threads can do nothing else any more."""
+    function, stuck = process["function"], process.get("stuck_threads")
+    parts = [f"{function} {_duration(process['busy_seconds'])}"] if function else []
+    if stuck:
+        parts.append(f"{stuck} threads stuck")
+    return ", ".join(parts)
 
 
 def _state(process: dict[str, Any]) -> str:

@@ -71,10 +71,6 @@ class Line(Stream):
         """The socket, or None if it is closed."""
         return self._socket
 
-    def leave(self) -> None:
-        """In a forked child: the connection is the parent's."""
-        self._unwatch()
-
     def _received(self, data: bytes) -> None:
         for frame in self._decoder.feed(data):
             try:

@@ -29,8 +29,11 @@ from gevent.event import Event
 from ..address import format_address
 from ..logs.loggers import get_logger
 from ..logs.setup import look_after_log
+from ..net.async_tcp import close_in_child
 from ..net.reactor import current_reactor
 from ..net.timer import Timer
+from ..patches.forked import when_forked
+from ..patches.leftovers import end_if_forked
 from ..process import resident_bytes
 from ..protocols.tls import TlsFilter
 from ..scoreboard import Scoreboard, State
@@ -117,7 +120,6 @@ class WorkerProcess:
             },
         )
         self.watchers = [
-            (loop.fork(ref=False), self.on_fork),
             (loop.timer(BEAT_SECONDS, BEAT_SECONDS), self.beat),
         ]
         self.fairness = Fairness(
@@ -183,6 +185,7 @@ class WorkerProcess:
         )
         engine.turns.on_full = self.fairness.reconsider
         engine.limits.on_abandoned = self.on_abandoned
+        engine.threads.on_stuck = self.on_stuck
         if settings.stores:
             from .queue.forward import make_queues  # not for services without: it takes memory
 
@@ -214,6 +217,7 @@ class WorkerProcess:
         try:
             self.boot(worker_id, row)
         except BaseException as error:  # the edge: on_worker_start is user code
+            end_if_forked(error)
             self.tell_master("failed", reason=describe(error))
             log.error("worker %s %d cannot start", self.worker.name, worker_id, exc_info=error)
             return FAILED_TO_BOOT
@@ -235,8 +239,10 @@ class WorkerProcess:
         self.signals.start()
         for watcher, action in self.watchers:
             watcher.start(action)
+        when_forked(self.after_fork_in_child)
         if self.worker.on_worker_start is not None:
             self.worker.on_worker_start(self.worker)
+            end_if_forked(None)
         if self.listener is not None:
             self.server = self.service.make_server(self.listener)
             self.server.share(self.accept, self.fairness, self.service.serve_newest)
@@ -290,8 +296,25 @@ class WorkerProcess:
         if callback is not None:
             try:
                 callback(self.worker)
+                end_if_forked(None)
             except BaseException:  # the edge to user code
                 log.exception("%s failed", name)
+
+    def after_fork_in_child(self) -> None:
+        """User code has forked this process off: it must neither take our connections and calls,
+        nor hold them open, nor be taken for us."""
+        self.stats.after_fork_in_child()
+        for watcher, _ in self.watchers:
+            watcher.stop()
+        for part in (self.server, self.overflow, self.reception, self.service):
+            if part is not None:
+                part.after_fork_in_child()
+        for lingering in list(self.reactor.lingering):
+            lingering.end()
+        close_in_child()
+        if self.listener is not None:
+            self.listener.close()
+        self.events.close()
 
     # -- connections --------------------------------------------------------------------------
 
@@ -360,18 +383,6 @@ class WorkerProcess:
         self.is_hurried = True
         self.signalled.set()
 
-    def on_fork(self) -> None:
-        """The loop has found itself in another process: in ours, or in a child that a task forked,
-        which must neither take our connections and calls nor be taken for us."""
-        if os.getpid() != self.pid:
-            for watcher, _ in self.watchers:
-                watcher.stop()
-            if self.server is not None:
-                self.server.after_fork_in_child()
-            if self.reception is not None:
-                self.reception.after_fork_in_child()
-            self.service.after_fork_in_child()
-
     def on_report(self) -> None:
         report = self.service.report()
         for start in range(0, max(1, len(report)), REPORT_CONNECTIONS):
@@ -382,6 +393,10 @@ class WorkerProcess:
     def on_abandoned(self, function: str) -> None:
         self.loss = "worker_lost"
         self.ask_to_go(f"task {function} ignores its time limit")
+
+    def on_stuck(self, threads: int) -> None:
+        self.fairness.reconsider()  # it may be full now
+        self.ask_to_go(f"{threads} threads of blocking tasks are stuck")
 
     def beat(self) -> None:
         """Tell the master that the loop turns, and check the limits now and then."""

@@ -28,7 +28,7 @@ def ping(call: Execution, engine: Engine) -> str:
 
 def health(call: Execution, engine: Engine) -> dict[str, Any]:
     """Whether this process is fit for another task."""
-    turns = engine.turns
+    turns, threads = engine.turns, engine.threads
     status = "draining" if engine.is_draining else "busy" if turns.is_full else "ready"
     answer = {
         "status": status,
@@ -36,6 +36,7 @@ def health(call: Execution, engine: Engine) -> dict[str, Any]:
         "waiting": turns.waits,
         "concurrency": turns.concurrency,
         "connections": len(engine.connections),
+        "threads": {"size": threads.size, "running": threads.running, "stuck": threads.stuck},
     }
     if engine.queues is not None:
         answer["stores"] = engine.queues.health()

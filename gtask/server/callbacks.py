@@ -51,7 +51,7 @@ class CallbackService:
         """This is a child that a callback has forked: leave the connections to the worker."""
         self.reactor.debts.after_fork_in_child()
         for connection in self.connections.values():
-            connection._pause()
+            connection.after_fork_in_child()
 
     def serve_newest(self) -> None:
         """Nothing: connections are read when the loop says so."""

@@ -15,7 +15,15 @@ from typing import Any, Final
 from greenlet import GreenletExit
 
 from ..binding import TaskFunction
-from ..errors import BadArguments, InternalError, ProtocolError, TaskError, TaskFailed, TaskTimeout
+from ..errors import (
+    BadArguments,
+    InternalError,
+    Overloaded,
+    ProtocolError,
+    TaskError,
+    TaskFailed,
+    TaskTimeout,
+)
 from ..net.stream import OPEN
 from ..protocols.jsontext import dumps, loads, weight_of
 from ..protocols.messages import (
@@ -34,6 +42,7 @@ from .execution import Batch, Execution, failure_of, log_error
 from .pace import PacedConnection
 from .replies import CORK_BYTES
 from .task_greenlet import TaskGreenlet
+from .threads import NoThread
 from .turns import no_room
 
 ROUND_SECONDS: Final = 0.005  # what one connection may take before others have theirs
@@ -162,6 +171,8 @@ class TaskConnection(PacedConnection):
                     self.corked_since = now
                 if now > until:
                     break
+            if greenlet.is_spent:
+                break
         return True
 
     def _read_plain(self, message: Any, greenlet: TaskGreenlet) -> TaskFunction | None:
@@ -228,8 +239,8 @@ class TaskConnection(PacedConnection):
         except BaseException as error:  # the edge to user code
             return self._failed(greenlet, error)
         finally:
-            if len(greenlet.context) > 1:  # the next call has nothing to do with what this one set
-                greenlet.renew_context()
+            if len(greenlet.context) > 1 or greenlet.locals:
+                greenlet.forget_call()
         try:
             if call is not None:
                 return b"" if call.is_notification else call.result(value)
@@ -247,10 +258,14 @@ class TaskConnection(PacedConnection):
 
     def _failed(self, greenlet: TaskGreenlet, error: BaseException) -> bytes:
         """The reply for a task that has raised `error`."""
+        if greenlet.locals:
+            greenlet.end_if_forked(error)
         call = greenlet.current()
         self.engine.stats.failed()
         failure: TaskError
-        if call.is_answered and isinstance(error, TaskTimeout | GreenletExit):
+        if isinstance(error, NoThread):
+            failure = Overloaded("all threads of blocking tasks are stuck", {"retry_after": 1.0})
+        elif call.is_answered and isinstance(error, TaskTimeout | GreenletExit):
             failure = TaskFailed()  # it ended as it was told to
         else:
             failure = failure_of(call, error)
@@ -260,18 +275,11 @@ class TaskConnection(PacedConnection):
         execution = greenlet.current()
         function = greenlet.task.function
 
-        def run() -> tuple[Any, BaseException | None]:
+        def run() -> Any:
             running_task.set(lambda: execution)  # it may outlive the call, if that times out
-            try:
-                return function(*positional, **keywords), None
-            except BaseException as error:  # whatever it is: it must not end the thread
-                return None, error
+            return function(*positional, **keywords)
 
-        threadpool = self._reactor.hub.threadpool
-        value, error = threadpool.apply(greenlet.context.copy().run, (run,))
-        if error is not None:
-            raise error
-        return value
+        return self.engine.threads.run(run, greenlet.context.copy())
 
     def _conclude(self, call: Execution, reply: bytes) -> None:
         """A call that is an object has ended."""

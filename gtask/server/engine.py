@@ -12,7 +12,11 @@ from .limits import Limits
 from .ready import ReadyQueue
 from .reports import Reports
 from .stats import WorkerStats
+from .threads import TaskThreads
 from .turns import MAX_PENDING_BYTES, Turns
+
+MIN_THREADS: Final = 10
+MAX_THREADS: Final = 100
 
 # The patched one tells greenlets apart, not threads.
 native_thread_id: Final[Any] = monkey.get_original("_thread", "get_ident")
@@ -59,6 +63,8 @@ class Engine:
         self.turns = Turns(concurrency, reactor.loop, stats, max_pending_bytes)
         self.limits = Limits(reactor.loop, self.turns, stats)
         self.ready = ReadyQueue(reactor.hub, task_timeout, stats)
+        size = max(MIN_THREADS, min(concurrency, MAX_THREADS))
+        self.threads = TaskThreads(size, reactor.hub, stats)
         self.thread: int = native_thread_id()
         self.reports = Reports(reactor.loop)
         self.connections: set[Any] = set()

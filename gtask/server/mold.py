@@ -115,6 +115,7 @@ def _load(
     """The workers by their services' names, with everything imported."""
     _patch()
     _import_early()
+    from ..patches.early import rebind_early_names
     from .load import load_script_workers, load_workers
 
     if generation.stacks is not None:
@@ -124,19 +125,20 @@ def _load(
             with forker:
                 loaded = load_workers(generation.settings)
         else:
+            rebind_early_names()
             loaded = load_script_workers(generation.settings, workers)
     sys.stdout.flush()  # or each worker writes it again
     return loaded
 
 
 def _patch() -> None:
-    from gevent import monkey
     from gevent._hub_local import get_hub_if_exists
+
+    from ..patches import patch_all
 
     if (hub := get_hub_if_exists()) is not None:
         hub.destroy(destroy_loop=True)  # a script's own: its greenlets shall not run in each worker
-    if not monkey.is_module_patched("socket"):  # else a script has done it, its own way
-        monkey.patch_all(os=False, signal=False)
+    patch_all()
     from .hub import watch_hubs
     from .signals import share_signals
     from .thread_logs import make_threads_log

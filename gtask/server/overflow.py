@@ -115,6 +115,16 @@ class Overflow:
                 self._host.accept(*found)
             lobby.close()
 
+    def after_fork_in_child(self) -> None:
+        """This is a child that a task has forked: leave those who wait to the worker."""
+        self.stop()
+        for client, _, _ in self._guests:
+            client.close()
+        self._guests.clear()
+        lobby, self._lobby = self._lobby, None
+        if lobby is not None:
+            lobby.close()
+
     def resume(self) -> None:
         """There are turns again: take from the lobby. May be called from anywhere."""
         if self._lobby is not None:

@@ -194,6 +194,11 @@ class PacedConnection(ReplyingStream):
         elif not call.is_notification:
             self.reply(self.fit(call, reply))
 
+    def after_fork_in_child(self) -> None:
+        ReplyingStream.after_fork_in_child(self)
+        self._inbox.clear()
+        self._replies.clear()
+
     # -- pace, and the end --------------------------------------------------------------------
 
     def end_work(self) -> None:

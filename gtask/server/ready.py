@@ -119,7 +119,9 @@ class ReadyQueue:
         taken = self._taken
         while taken:
             connection = taken.pop()
-            if not connection.work(greenlet) or connection.last_active > self._until:
+            if not connection.work(greenlet) or greenlet.is_spent:
+                return
+            if connection.last_active > self._until:
                 return
 
     def _work_off_later(self) -> None:

@@ -82,6 +82,7 @@ class Reception:
         """This is a child that a task has forked: leave them to the worker."""
         for introduction in self.waiting:
             introduction.stop()
+            introduction.close()
 
 
 class Introduction:
@@ -113,6 +114,10 @@ class Introduction:
             if watcher is not None:
                 watcher.stop()
                 watcher.close()
+
+    def close(self) -> None:
+        """Close our end of the connection, without a word."""
+        self._client.close()
 
     def refuse(self, why: str) -> None:
         """Close the connection."""

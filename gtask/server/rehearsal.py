@@ -15,6 +15,7 @@ from gevent.socket import socket as GeventSocket
 
 from .. import native
 from ..logs.loggers import get_logger
+from ..patches.forked import when_forked
 from ..scoreboard import Scoreboard
 from ..tasks import task
 from ..worker import Worker
@@ -63,6 +64,7 @@ def rehearse() -> None:
         stack.callback(process.reactor.hub.destroy, destroy_loop=True)
         gevent.spawn(_call, process, listener.getsockname())
         process.run(0, 0)
+        when_forked(None)
         process.signals.stop()
         for watcher, _ in process.watchers:
             watcher.stop()

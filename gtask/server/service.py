@@ -26,9 +26,6 @@ class TaskService:
         self.engine = engine
         self._poller: Poller | None = None  # made by the first connection, in the forked process
         self._newest: TaskConnection | None = None
-        # For the pool of `blocking` tasks. It is made by its first use, and not before: as each
-        # worker's own, it would take 250 kB.
-        engine.reactor.hub.threadpool_size = max(10, min(engine.turns.concurrency, 100))
 
     def make_server(self, listener: Any) -> TextServer:
         """The server that accepts connections for it; whoever has tasks speaks first."""
@@ -61,6 +58,8 @@ class TaskService:
 
     def after_fork_in_child(self) -> None:
         """This is a child that a task has forked: leave the connections to the worker."""
+        for connection in self.engine.connections:
+            connection.after_fork_in_child()
         self.engine.reactor.debts.after_fork_in_child()
         if self._poller is not None:
             self._poller.after_fork_in_child()
@@ -97,7 +96,7 @@ class TaskService:
 
     @property
     def is_full(self) -> bool:
-        return self.engine.turns.is_full
+        return self.engine.turns.is_full or self.engine.threads.are_used_up
 
     @property
     def is_idle(self) -> bool:

@@ -9,7 +9,7 @@ user code may change.
 User code sets its handlers by `signal.signal` as everywhere, with three differences:
 
 - What the master sends is heard in any case, beside what user code does about it.
-- A handler of SIGCHLD is called by the loop, which must hear of children that end, too.
+- A handler of SIGCHLD is called in a greenlet, so that it may wait.
 - What a handler raises goes to the task or greenlet that has set it. Python runs handlers in
   whatever is running: the hub, which must not fail, or another caller's task.
 """
@@ -52,7 +52,6 @@ class Signals:
         self._loop = loop
         self._actions = actions
         self._thread = native.thread_id()
-        self._children: Any = None  # the loop's watcher of SIGCHLD, for the user's handler
 
     def start(self) -> None:
         """Listen, in place of whoever did before."""
@@ -92,16 +91,16 @@ class Signals:
         for number in self._actions:
             given = _plain(native.getsignal(number))
             native.signal(number, signal.SIG_DFL if given == self.came else given)
+        native.signal(signal.SIGCHLD, _handler_of_children)
 
     def call_for_children(self, handler: Any) -> None:
         """Have the loop call `handler`, if it is a function, when a child has ended."""
-        if self._children is not None:
-            self._children.stop()
-            self._children.close()
-            self._children = None
-        if handler not in NOTHING:
-            self._children = self._loop.signal(signal.SIGCHLD)
-            self._children.start(gevent.spawn, handler, signal.SIGCHLD, None)
+        # Not by a watcher of the loop's: libev would wait for whatever child has ended.
+        native.signal(signal.SIGCHLD, signal.SIG_DFL if handler in NOTHING else self.child_ended)
+
+    def child_ended(self, number: int, frame: Any = None) -> None:
+        """The handler of SIGCHLD, where user code has set one."""
+        self._loop.run_callback(gevent.spawn, _handler_of_children, number, None)
 
 
 def _ignore(number: int, frame: Any) -> None:

@@ -116,6 +116,12 @@ class WorkerStats:
         self.floats[base + board.OLDEST_SINCE] = since
         self.floats[base + board.HEARTBEAT] = monotonic()
 
+    def after_fork_in_child(self) -> None:
+        """This is no worker: tell what is told from now on to nobody."""
+        nobody = Scoreboard(1)
+        self.ints, self.floats, self._loads = nobody.ints, nobody.floats, nobody.loads
+        self._take_row(0)
+
     # -- connections --------------------------------------------------------------------------
 
     def accepted(self) -> None:
@@ -163,6 +169,11 @@ class WorkerStats:
         self.ints[self._base + board.RUNNING] = running
         self.back_in_loop()
         self._tell_load()
+
+    def set_threads(self, running: int, stuck: int) -> None:
+        """So many native threads are taken, so many of them by calls that have ended."""
+        self.ints[self._base + board.THREADS] = running
+        self.ints[self._base + board.STUCK] = stuck
 
     def failed(self) -> None:
         """A task has failed."""

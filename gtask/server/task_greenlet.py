@@ -9,6 +9,7 @@ from typing import Any
 from greenlet import getcurrent, greenlet
 
 from ..binding import TaskFunction
+from ..patches.leftovers import FORKED, end_process, forget_current_thread
 from ..tasks import running_task
 from .execution import Execution, log_error
 
@@ -34,7 +35,9 @@ class TaskGreenlet:
         execution: that call as an object; made when somebody asks, since most never need one.
         context: of the call that runs now; holds nothing but which call that is.
         has_blocked: the hub has gone on without the call that runs in it.
-        is_parked: it waits to be given work.
+        is_parked: it waits to be given work, or has ended.
+        is_spent: a call has left thread-locals in it, so it ends instead of taking up another.
+        locals: what gevent notes in it: thread-locals that were touched, and the like.
         switch: let it go on; with what to do, when it is parked.
         throw: raise an exception in it.
     """
@@ -54,6 +57,8 @@ class TaskGreenlet:
         "has_blocked",
         "id",
         "is_parked",
+        "is_spent",
+        "locals",
         "started",
         "switch",
         "task",
@@ -75,11 +80,26 @@ class TaskGreenlet:
         self.execution: Execution | None = None
         self.frame = b""
         self.has_blocked = False
-        self.is_parked = False
+        self.is_parked = self.is_spent = False
         own = self._greenlet = greenlet(self._run, self._hub)
         self.switch: Any = own.switch
         self.throw: Any = own.throw
+        self.locals: dict[str, Any] = own.__dict__
         self.renew_context()
+
+    def forget_call(self) -> None:
+        """The next call has nothing to do with what this one has set."""
+        if len(self.context) > 1:
+            self.renew_context()
+        if self.locals:
+            self.end_if_forked(None)
+            forget_current_thread(self._greenlet)
+            self.is_spent = bool(self.locals)
+
+    def end_if_forked(self, error: BaseException | None) -> None:
+        """The call has forked, and this is the child: it has no answer to give."""
+        if FORKED in self.locals:
+            end_process(error)
 
     def renew_context(self) -> None:
         """Forget the context variables that a call has set."""
@@ -94,7 +114,7 @@ class TaskGreenlet:
             except BaseException as error:  # the edge: a kill between two calls, or our bug
                 log_error("%r was cut off", self, error=error)
             self.is_parked = True
-            if len(parked) >= MAX_PARKED:
+            if self.is_spent or len(parked) >= MAX_PARKED:
                 return
             self.execution = self.args = None  # parked, it must not keep what a peer has sent
             self.frame = b""

@@ -66,9 +66,12 @@ def test_inline_errors_are_those_of_a_worker(gtask_inline):
     assert isinstance(caught.value.__cause__, ValueError)
 
 
-def test_errors_that_a_task_means_for_its_caller_stay_what_they_are(gtask_inline):
-    with pytest.raises(Overloaded, match="not now"):
+def test_an_error_that_a_call_of_its_own_has_raised_is_the_tasks_failure_as_in_a_worker(
+    gtask_inline,
+):
+    with pytest.raises(TaskFailed, match="Overloaded: not now") as caught:
         gtask_inline(__name__).call("refuse")
+    assert isinstance(caught.value.__cause__, Overloaded)
 
 
 def test_a_task_is_told_that_it_runs_in_place(gtask_inline):

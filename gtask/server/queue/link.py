@@ -131,7 +131,7 @@ class Link:
         """This is a child that a task has forked: the connection is the worker's."""
         self._is_closed = True
         if self._line is not None:
-            self._line.leave()
+            self._line.after_fork_in_child()
 
     # -- the hub's callbacks ------------------------------------------------------------------
 

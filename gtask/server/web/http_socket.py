@@ -125,6 +125,10 @@ class HttpSocket:
         except OSError:
             pass
 
+    def close_in_child(self) -> None:
+        """User code has forked this process off: close it without gevent, whose hub is the other's."""
+        self._socket._sock.close()
+
     def close(self) -> None:
         """Close; what has come already and nobody has read is no reason for a reset."""
         try:

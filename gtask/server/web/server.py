@@ -8,6 +8,7 @@ from typing import Any
 
 from ...address import format_address
 from ...logs.loggers import get_logger
+from ...patches.leftovers import end_if_forked
 from ..shared_listener import SharedListener
 from .gevent_websocket import WebSocketServer
 from .http import FrontEnd, Handler
@@ -27,7 +28,7 @@ class WebServer(SharedListener, WebSocketServer):  # type: ignore[misc]
         host, port = address[:2] if isinstance(address, tuple) else ("", "")
         super().__init__(
             listener,
-            service.worker.application or websockets_only,
+            ends_if_forked(service.worker.application or websockets_only),
             log=None,
             error_log=_Errors(),
             environ={
@@ -51,6 +52,21 @@ class WebServer(SharedListener, WebSocketServer):  # type: ignore[misc]
         finally:
             if not handler.is_upgraded:
                 self.service.stats.closed(0, 0)
+
+
+def ends_if_forked(application: Any) -> Any:
+    """A WSGI application that has no answer to give in a child that it has forked."""
+
+    def call(environ: dict[str, Any], start_response: Any) -> Any:
+        try:
+            body = application(environ, start_response)
+        except BaseException as error:
+            end_if_forked(error)
+            raise
+        end_if_forked(None)
+        return body
+
+    return call
 
 
 class _Errors:

@@ -88,6 +88,13 @@ class WebSocketService(CallbackService):
         assert self._server is not None
         self._handlers.spawn(self._server.handle, HttpSocket(sock, tls, self.send_timeout), address)
 
+    def after_fork_in_child(self) -> None:
+        """As for text; the sockets of HTTP are gevent's, whose hub must not be touched."""
+        super().after_fork_in_child()
+        for handler in self._handlers:
+            if handler.args:
+                handler.args[0].close_in_child()
+
     def close_idle(self, idle_seconds: float) -> None:
         """As for text; when draining, also give up on requests that nobody sends."""
         since = monotonic() - idle_seconds

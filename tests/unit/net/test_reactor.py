@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 
 import gevent
+import gevent.local
 import pytest
 from greenlet import GreenletExit, getcurrent
 
 from gtask.net import reactor as reactor_module
 from gtask.net.reactor import Reactor, current_reactor
+from gtask.patches import leftovers
 
 from ...support.hub import until
 
@@ -113,3 +116,35 @@ def test_no_more_than_so_many_are_kept(reactor, monkeypatch):
     gevent.sleep(0)
     gate.set()
     until(lambda: len(reactor.idle) == 2)
+
+
+def test_what_one_piece_of_work_leaves_is_not_seen_by_the_next(reactor):
+    local, variable = gevent.local.local(), contextvars.ContextVar("variable", default=None)
+    seen = []
+
+    def work(touch):
+        seen.append((getattr(local, "x", None), variable.get(), getcurrent()))
+        variable.set(1)
+        if touch:
+            local.x = 1
+
+    for count, touch in enumerate((True, True, False), 1):
+        reactor.start(work, touch)
+        until(lambda: len(seen) == count)  # noqa: B023
+    assert [each[:2] for each in seen] == [(None, None)] * 3
+    assert len({each[2] for each in seen}) == 3
+    # Who only looks at another thread-local has touched it, too; context variables are just forgotten.
+    assert reactor.idle == []
+    for count in (4, 5):
+        reactor.start(lambda: seen.append((variable.get(), variable.set(2), getcurrent())))
+        until(lambda: len(seen) == count)  # noqa: B023
+    assert seen[3][0] is seen[4][0] is None
+    assert seen[3][2] is seen[4][2]
+
+
+def test_a_forked_child_ends_with_the_work_that_has_forked(reactor, monkeypatch):
+    ended = []
+    monkeypatch.setattr(leftovers, "end_process", ended.append)
+    reactor.start(lambda: getcurrent().__dict__.update({leftovers.FORKED: True}))
+    until(lambda: ended)
+    assert ended == [None]

@@ -74,6 +74,8 @@ def test_restarts_and_why():
         ({"silent_seconds": 3}, ("stuck 3.0s",)),
         ({"silent_seconds": 3, "state": "booting"}, ("booting",)),
         ({"generation": 1}, ("ready (old)",)),
+        ({"stuck_threads": 3}, ("ready", "3 threads stuck")),
+        ({"stuck_threads": 3, "function": "f", "busy_seconds": 2}, ("f 2.0s, 3 threads stuck",)),
     ],
 )
 def test_what_a_process_does(process, words):

@@ -11,12 +11,15 @@ import socket
 
 import gevent
 import gevent.socket
+import greenlet
 import pytest
 import ujson
+from greenlet import GreenletExit
 
 from gtask import scoreboard as board
 from gtask import task
 from gtask.net.timer import Timer
+from gtask.patches import leftovers
 from gtask.scoreboard import Scoreboard, State
 from gtask.server import boot as module
 from gtask.server.boot import FAILED_TO_BOOT, REPORT_CONNECTIONS, WorkerProcess
@@ -388,9 +391,53 @@ def test_limits_have_up_to_a_tenth_of_jitter():
 # -- a child that a task has forked ---------------------------------------------------------------
 
 
-def test_in_the_worker_itself_a_fork_changes_nothing(make):
+def test_it_gives_up_all_that_is_the_workers(make):
     running = make()
-    running.process.pid = os.getpid()
-    running.process.on_fork()
-    running.process.pid = -1
-    running.process.on_fork()  # a child's: its watchers are stopped, what is not there is left alone
+    running.process.stats.boot(1, os.getpid())
+    connected = 3
+    ends = [socket.socketpair() for _ in range(connected)]
+    for _, client in ends:
+        running.process.accept(_socket.socket(fileno=client.detach()), ("10.1.2.3", 1))
+    running.process.after_fork_in_child()
+    for peer, _ in ends:
+        assert peer.recv(1) == b""
+        peer.close()
+    running.process.stats.failed()
+    running.process.beat()
+    row = {
+        cell: running.board.ints[board.CELLS + cell] for cell in (board.FAILED, board.CONNECTIONS)
+    }
+    assert row == {board.FAILED: 0, board.CONNECTIONS: connected}  # as the worker left it
+    running.process.tell_master("ready")
+    assert running.ours.recv(1) == b""
+    assert running.listener.fileno() == -1
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_one_of_on_worker_start_ends_there(make, monkeypatch, raises):
+    ended = []
+
+    def end(error):
+        ended.append(error)
+        raise GreenletExit
+
+    monkeypatch.setattr(leftovers, "end_process", end)
+    running = make()
+
+    def start(worker):
+        greenlet.getcurrent().__dict__[leftovers.FORKED] = True
+        if raises:
+            raise ValueError
+
+    running.worker.on_worker_start = start
+    with pytest.raises(GreenletExit):
+        running.process.run(0, 1)
+    del greenlet.getcurrent().__dict__[leftovers.FORKED]
+    assert isinstance(ended[-1], ValueError) == raises or ended[0] is None
+
+
+def test_stuck_threads_are_a_reason_to_be_replaced(make):
+    running = make()
+    running.process.service.engine.threads.on_stuck(5)
+    (told,) = running.told()
+    assert (told["event"], told["reason"]) == ("recycle", "5 threads of blocking tasks are stuck")

@@ -57,7 +57,9 @@ def test_health_tells_what_runs_waits_and_drains(served, held):
         peer.rpc("h", "gtask.health")
         return peer.line()["result"]
 
+    threads = {"size": 10, "running": 0, "stuck": 0}
     idle = {"status": "ready", "running": 0, "waiting": 0, "concurrency": 2, "connections": 1}
+    idle["threads"] = threads
     assert health() == idle
     for id in range(3):
         peer.rpc(id, "hold")

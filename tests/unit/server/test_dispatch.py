@@ -9,6 +9,7 @@ import logging
 from collections import Counter
 
 import gevent
+import gevent.local
 import pytest
 from gevent.event import Event
 from hypothesis import given
@@ -22,10 +23,14 @@ from gtask.errors import (
     DRAINING,
     INTERNAL_ERROR,
     INVALID_REQUEST,
+    OVERLOADED,
     PARSE_ERROR,
     TASK_FAILED,
     TIMED_OUT,
     UNKNOWN_FUNCTION,
+    BadArguments,
+    InternalError,
+    TaskCancelled,
     TaskTimeout,
 )
 from gtask.server import limits
@@ -203,6 +208,58 @@ def test_the_current_task_is_each_callers_own(peer):
     assert replies == sorted(
         [result(1, [1, peer_name]), result("two", ["two", peer_name]), [None, peer_name]], key=str
     )
+
+
+def test_a_blocking_call_that_would_wait_for_a_thread_in_vain_is_told_so(serve):
+    served = serve(TaskFunction(echo, "blocking", None, True))
+    served.engine.threads.stuck = served.engine.threads.size
+    assert served.service.is_full
+    peer = served.connect()
+    peer.send(call(1, "blocking", 5))
+    error = peer.line()["error"]
+    assert (error["code"], error["data"]) == (OVERLOADED, {"retry_after": 1.0})
+
+
+@pytest.mark.parametrize("error", [InternalError("x"), TaskCancelled("y"), BadArguments("z")])
+def test_an_error_of_a_call_that_a_task_has_made_is_the_tasks_failure(serve, caplog, error):
+    def relay():
+        raise error
+
+    peer = serve(relay).connect()
+    peer.send({"function": "relay"}, call(1, "relay"))
+    for reply in peer.lines(2):
+        told = {"type": type(error).__name__, "message": error.message}
+        assert (code_of(reply), reply["error"]["data"]) == (TASK_FAILED, told)
+    assert sum("Traceback" in (record.exc_text or "") for record in caplog.records) <= 2
+    assert all(record.exc_info for record in caplog.records)
+
+
+@pytest.mark.parametrize("how", ["one by one", "at once", "blocked"])
+@pytest.mark.parametrize("dialect", ["bare", "rpc"])
+def test_a_call_knows_nothing_of_the_thread_locals_of_those_before(serve, how, dialect):
+    local = gevent.local.local()
+
+    def touch(value):
+        before = getattr(local, "value", None)
+        local.value = value
+        if how == "blocked":
+            gevent.sleep(0.001)
+        return [before, local.value]
+
+    peer = serve(touch).connect()
+    messages = [
+        {"function": "touch", "args": [n]} if dialect == "bare" else rpc(n, "touch", n)
+        for n in range(20)
+    ]
+    if how == "one by one":
+        replies = [(peer.send(message), peer.line())[1] for message in messages]
+    else:
+        peer.send(*messages)
+        replies = peer.lines(20)
+    if dialect == "bare":
+        assert replies == [[None, n] for n in range(20)]
+    else:
+        assert sorted((r["id"], *r["result"]) for r in replies) == [(n, None, n) for n in range(20)]
 
 
 def test_a_call_knows_nothing_of_the_context_of_the_one_before(peer):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextvars
 import logging
 
+import gevent
+import gevent.local
 import pytest
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from gtask.binding import TaskFunction
+from gtask.patches.leftovers import CURRENT_THREAD, FORKED
 from gtask.protocols.messages import JSONRPC
 from gtask.server import task_greenlet as module
 from gtask.server.task_greenlet import TaskGreenlet
@@ -159,3 +162,67 @@ def test_a_log_that_fails_does_not_end_it(error):
         run()
     finally:
         logging.getLogger("gtask.tasks").removeHandler(handler)
+
+
+# -- what a call leaves behind --------------------------------------------------------------------
+
+
+@in_hub
+def test_thread_locals_that_were_touched_end_the_greenlet(hub):
+    parked, local = [], gevent.local.local()
+
+    def touch(mine):
+        local.x = 1
+        mine.forget_call()
+
+    mine = start(hub, parked, touch)
+    assert (parked, mine.is_parked, mine.is_spent) == ([], True, True)
+    assert mine._greenlet.dead
+    other = start(hub, parked, lambda _: seen.append(getattr(local, "x", None)))
+    seen = []
+    other.switch(lambda _: seen.append(getattr(local, "x", None)))
+    assert seen == [None]
+
+
+@in_hub
+def test_a_local_that_has_gone_with_its_call_is_nothing_to_hide(hub):
+    parked = []
+
+    def touch(mine):
+        gevent.local.local().x = 1
+        mine.forget_call()
+
+    mine = start(hub, parked, touch)
+    assert (parked, mine.is_spent) == ([mine], False)
+
+
+@in_hub
+def test_context_and_current_thread_are_forgotten_and_it_goes_on(hub):
+    parked, seen = [], []
+    variable = contextvars.ContextVar("variable", default="unset")
+
+    def call(mine):
+        seen.append((variable.get(), CURRENT_THREAD in mine.locals))
+        variable.set("set")
+        mine.locals[CURRENT_THREAD] = "thread"
+        mine.forget_call()
+
+    mine = start(hub, parked, call)
+    mine.switch(call)
+    assert seen == [("unset", False)] * 2
+    assert not mine.is_spent
+
+
+@in_hub
+def test_in_a_forked_child_a_call_ends_the_process(hub):
+    ended = []
+
+    def call(mine):
+        mine.end_if_forked(None)
+        mine.locals[FORKED] = True
+        mine.forget_call()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "end_process", ended.append)
+        start(hub, [], call)
+    assert ended == [None]
