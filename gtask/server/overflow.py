@@ -104,14 +104,16 @@ class Overflow:
             self._timer = None
         self._has_waited = False
 
-    def close(self) -> None:
-        """The process drains: serve all that is here."""
+    def close(self, *, has_heirs: bool = False) -> None:
+        """The process drains: serve all that is here, or leave it to those that go on."""
         self.stop()
-        while self._guests:
-            self._host.accept(*self._guests.pop(0)[:2])
         lobby, self._lobby = self._lobby, None
+        while self._guests:
+            client, address, _ = self._guests.pop(0)
+            if not (has_heirs and lobby is not None and lobby.put(client, address)):
+                self._host.accept(client, address)
         if lobby is not None:
-            while (found := lobby.take()) is not None:
+            while not has_heirs and (found := lobby.take()) is not None:
                 self._host.accept(*found)
             lobby.close()
 

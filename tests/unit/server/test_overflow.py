@@ -8,6 +8,7 @@ import socket
 
 import pytest
 
+from gtask import native
 from gtask import scoreboard as board
 from gtask.scoreboard import Scoreboard, State
 from gtask.server import overflow as module
@@ -102,7 +103,7 @@ def world(monkeypatch):
 
 @pytest.fixture
 def two(world):
-    lobby = Lobby()
+    lobby = Lobby(native.seqpacket_pair())
     return [Process(world, row, lobby) for row in range(2)]
 
 
