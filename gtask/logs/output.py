@@ -197,6 +197,7 @@ class LogFile(Output):
             return
         with contextlib.suppress(OSError):
             if _identity(os.stat(self.path)) != self._identity:
+                _check_link(self.path)
                 self._take(os.open(self.path, _NEW))
 
     def _send(self, data: bytes) -> int:
@@ -300,6 +301,7 @@ def open_log(path: str, owner: int) -> int:
     Raises:
         OSError: it cannot be opened.
     """
+    _check_link(path)
     fd = os.open(path, _NEW | os.O_CREAT, 0o666)
     if owner >= 0 and os.geteuid() == 0:
         with contextlib.suppress(OSError):
@@ -309,6 +311,19 @@ def open_log(path: str, owner: int) -> int:
             if is_plain and is_safe and found.st_uid != owner and not os.path.islink(path):
                 os.fchown(fd, owner, -1)
     return fd
+
+
+def _check_link(path: str) -> None:
+    """A link leads to where its owner likes: ours and root's are followed, as /dev/stdout, and no
+    stranger's.
+
+    Raises:
+        OSError: it is a stranger's.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        found = os.lstat(path)
+        if stat.S_ISLNK(found.st_mode) and found.st_uid not in (0, os.geteuid()):
+            raise PermissionError(errno.EPERM, "is a link of another user's", path)
 
 
 def _identity(found: os.stat_result) -> Identity:

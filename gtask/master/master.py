@@ -11,14 +11,14 @@ from __future__ import annotations
 import logging
 import os
 import select
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from time import monotonic
 
 from .. import native
-from ..config import Settings, stores_of
+from ..config import Settings
 from ..errors import ConfigError
 from ..logs.loggers import get_logger
-from ..logs.setup import look_after_log, reopen_log, setup_logging
+from ..logs.setup import look_after_log
 from ..process import MASTER_TITLE, adopt_orphans, set_title
 from . import actions
 from .change import Change
@@ -27,18 +27,18 @@ from .children import reap, send_signal
 from .chores import Chores
 from .complaints import Complaints
 from .control import Control
-from .daemon import Reporter, redirect_output
+from .daemon import Reporter
 from .exits import describe_exit
 from .hearing import Hearing
-from .molds import Mold, Molds, StartMold
+from .molds import Molds, StartMold
 from .operators import Operators
 from .resources import CannotStart, Resources, starting
 from .roster import Roster
-from .sockets import CannotListen, Listener
+from .sockets import CannotListen
 from .status import Status
 from .stop import Stop
-from .stores import StartStore, Stores
-from .workdir import WorkingDirectory
+from .stores import StartStore
+from .succession import Succession
 
 log = get_logger("gtask.master")
 
@@ -67,18 +67,28 @@ class Master:
         reporter: Reporter | None = None,
         is_daemon: bool = False,
     ) -> None:
-        self.settings = settings
-        self._start_mold = start_mold
-        self._load = load
         self._reporter = reporter or Reporter()
-        self._is_daemon = is_daemon
         self._poll = native.poll()
+        self._complaints = Complaints()
         self._molds = Molds()
         self._roster = Roster(settings.stop_timeout)
         self._change = Change()
         self._stop = Stop(os.getpid())
-        self._stores = Stores(start_store, self._after_fork_in_store)
         self._status = Status(self._roster, self._molds)
+        self._channels = Channels(self._poll, self._molds, self._complaints)
+        self._succession = Succession(
+            settings,
+            start_mold,
+            start_store,
+            load,
+            self._molds,
+            self._roster,
+            self._change,
+            self._channels,
+            self._reporter,
+            is_daemon=is_daemon,
+        )
+        self._stores = self._succession.stores
         self._operators = Operators(
             self._roster,
             self._status,
@@ -87,12 +97,15 @@ class Master:
             is_daemon=is_daemon,
             stores=self._stores.describe,
         )
-        self._complaints = Complaints()
-        self._channels = Channels(self._poll, self._molds, self._complaints)
         self._hearing = Hearing(
             self._molds, self._roster, self._change, self._operators, self._complaints
         )
         self._is_over = False
+
+    @property
+    def settings(self) -> Settings:
+        """Those in use."""
+        return self._succession.settings
 
     def run(self) -> int:
         """Start, serve, stop; returns the exit code."""
@@ -103,7 +116,7 @@ class Master:
                 self._run_once()
         except CannotStart as error:
             self._stop.exit_code = error.code
-            self._report_failure(error.code, str(error))
+            self._succession.report_failure(error.code, str(error))
         finally:
             self._resources.close()
             look_after_log(LOG_SECONDS)
@@ -113,14 +126,10 @@ class Master:
         resources = self._resources
         self._poll.register(resources.signals, select.POLLIN)
         self._chores = Chores(self._roster, self._status, resources.notifier)
-        self._use(self.settings)
         with starting():
-            self._directory = WorkingDirectory(os.environ)
             adopt_orphans()
             set_title(f"{MASTER_TITLE} {self.settings.file}".rstrip())
-            listeners = resources.open(self.settings, self._watch)
-            self._stores.provide(stores_of(self.settings), monotonic())
-            self._fork_mold(self.settings, listeners)
+            self._succession.start(resources, self._watch)
         for name, _ in resources.listeners.passed:
             log.warning("systemd passes a socket, %r, that no service listens on", name)
 
@@ -291,15 +300,15 @@ class Master:
             case actions.Begin():
                 self._begin(now)
             case actions.TakeOver(generation):
-                self._take_over(self._molds[generation])
+                self._succession.take_over(self._molds[generation])
             case actions.GoBack(generation):
-                self._go_back(self._molds[generation])
+                self._succession.go_back(self._molds[generation])
             case actions.Complain(problems):
-                self._complain(problems)
+                self._succession.complain(problems)
             case actions.Complete(generation):
-                self._complete(self._molds[generation])
+                self._succession.complete(self._molds[generation], self._status)
             case actions.Halt(reason, code):
-                self._report_failure(code, reason)
+                self._succession.report_failure(code, reason)
                 self._perform_all(self._stop.given_up(code, now), now)
             case actions.StopServing():
                 self._stop_serving(now)
@@ -314,23 +323,9 @@ class Master:
         if not send_signal(pid, number):
             self._ended(pid, 0, now)  # a script's own waitpid has reaped our child
 
-    # -- start and reload ---------------------------------------------------------------------
-
     def _begin(self, now: float) -> None:
-        """Reload: read the settings again, where they are now, and fork the mold of a new generation."""
-        resources, present = self._resources, self._molds[self._change.present]
-        resources.notifier.reloading()
-        reopen_log()
-        self._molds.follow_log()
         try:
-            self._directory.follow()
-            settings = self._load() if self._load is not None else self.settings
-            setup_logging(settings)
-            if self._is_daemon:
-                redirect_output()
-            listeners = resources.listeners.provide(settings.services, present.listeners)
-            self._stores.provide(stores_of(settings), now)
-            self._fork_mold(settings, listeners)
+            self._succession.begin(now)
         except ConfigError as error:
             self._perform_all(self._change.not_begun(error.problems, now), now)
         except (CannotListen, OSError) as error:
@@ -339,65 +334,10 @@ class Master:
             self._perform_all(self._change.not_begun([repr(error)], now), now)
             raise
 
-    def _fork_mold(self, settings: Settings, listeners: Mapping[str, Listener]) -> None:
-        mold = self._molds.fork(settings, listeners, self._start_mold, self._after_fork_in_child)
-        self._channels.add(mold)
-        self._change.begun(mold.number, monotonic(), settings.boot_timeout)
-
-    def _after_fork_in_child(self, mold: Mold) -> None:
-        """In a mold just forked: close all that is the master's alone."""
-        self._resources.close_in_child(mold.listeners)
-        self._reporter.close()
-
-    def _after_fork_in_store(self) -> None:
-        """In the process of a store, just forked: close all that is the master's alone."""
-        for mold in self._molds.values():
-            mold.close()
-        self._resources.close_in_child({})
-        self._reporter.close()
-
-    def _take_over(self, mold: Mold) -> None:
-        self._use(mold.settings)
-        self._roster.loaded(mold.number, mold.plans())
-
-    def _go_back(self, mold: Mold) -> None:
-        self._use(mold.settings)
-        self._stores.keep(stores_of(mold.settings), monotonic())
-        self._resources.listeners.keep(mold.listeners)
-
-    def _use(self, settings: Settings) -> None:
-        self.settings = settings
-        self._roster.endings.stop_timeout = settings.stop_timeout
-        self._roster.endings.boot_timeout = settings.boot_timeout
-
-    def _complain(self, problems: tuple[str, ...]) -> None:
-        self._resources.notifier.ready(f"Reload failed: {problems[0]}")
-        log.error("reload failed, the previous code goes on: %s", "; ".join(problems))
-
-    def _complete(self, mold: Mold) -> None:
-        self._resources.listeners.keep(mold.listeners)
-        self._stores.keep(stores_of(mold.settings), monotonic())
-        self._resources.notifier.ready(self._status.summary())
-        for service in mold.settings.services:
-            count = self._roster.plans[service.name].count
-            workers = "1 worker" if count == 1 else f"{count} workers"
-            log.info("%s ready: %s, %s", service.name, mold.place(service), workers)
-        self._reporter.report(0, "")
-
-    # -- stop ---------------------------------------------------------------------------------
-
     def _stop_serving(self, now: float) -> None:
         if not self._reporter.has_reported:
-            self._report_failure(0, "stopped before it was ready")
+            self._succession.report_failure(0, "stopped before it was ready")
         self._resources.listeners.hold_off()
         self._resources.notifier.stopping("Finishing what runs")
         self._molds.dismiss_all()
         self._perform_all(self._change.stop(), now)
-
-    def _report_failure(self, code: int, reason: str) -> None:
-        """Report, on the terminal and in the log, why it does not run; where they are one, once."""
-        is_json = self.settings.log_format == "json"
-        if self.settings.log_file or is_json:
-            log.error("%s", reason.replace("\n", "; "))
-        is_told = is_json and not self.settings.log_file and not self._is_daemon
-        self._reporter.report(code, "" if is_told else reason)

@@ -98,7 +98,13 @@ class Front:
                 request = channel.recv(MAX_MESSAGE_BYTES)
                 if not request:
                     return
-                self._by_service[ujson.loads(request)["service"]].send(request)
+                for end in self._for_whom(request):
+                    end.send(request)
+
+    def _for_whom(self, request: bytes) -> list[socket.socket]:
+        """The mold whose service it is about, or all of them."""
+        service = ujson.loads(request).get("service")
+        return self._ends if service is None else [self._by_service[service]]
 
     def _end(self, code: int) -> int:
         for pid in self._pids:

@@ -294,3 +294,24 @@ def test_it_can_be_closed(stderr):
     assert os.read(reader, 100) == b"line\n"
     assert os.read(reader, 100) == b""
     os.close(reader)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a link away")
+def test_a_strangers_link_is_not_followed(tmp_path: Path):
+    precious, path = tmp_path / "precious", tmp_path / "log"
+    precious.write_text("")
+    path.symlink_to(precious)
+    output = LogFile(str(path))
+    output.write(b"ours\n")
+    os.chown(path, 65534, 65534, follow_symlinks=False)
+    with pytest.raises(PermissionError, match="is a link of another user's"):
+        LogFile(str(path))
+    other = tmp_path / "other"
+    other.write_text("")
+    path.unlink()
+    path.symlink_to(other)
+    os.chown(path, 65534, 65534, follow_symlinks=False)
+    output.write(b"still\n")
+    output.close()
+    assert precious.read_text() == "ours\nstill\n"
+    assert other.read_text() == ""
