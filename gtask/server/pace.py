@@ -297,8 +297,8 @@ class PacedConnection(ReplyingStream):
     def _must_take(self) -> bool:
         return True
 
-    def _is_heard(self) -> bool:
-        return not self._is_deaf and not self._has_unread()
+    def _is_read(self) -> bool:
+        return not self._is_deaf
 
     def _insecure(self, reason: str) -> None:
         self._abort(reason)
