@@ -112,7 +112,9 @@ def look_up(address: Address, getaddrinfo: Callable[..., list[Any]]) -> list[Any
 def format_address(address: Any) -> str:
     """What `socket.getpeername` gives, for people: ``127.0.0.1:80``, ``[::1]:80`` or a path."""
     if isinstance(address, tuple):
-        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        host = address[0]
+        if ":" in host:  # of a socket for both families, an IPv4 peer's begins with ::ffff:
+            host = host[7:] if host.startswith("::ffff:") and "." in host else f"[{host}]"
         return f"{host}:{address[1]}"
     if isinstance(address, bytes):  # of an abstract unix socket, unix(7): any octets
         return address.decode("utf-8", "backslashreplace")

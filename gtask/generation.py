@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .config import Settings
@@ -18,17 +18,20 @@ class Generation:
     Attributes:
         number: 1, 2, 3 …, one more with each reload.
         settings: the whole tree's.
-        listeners: the listening socket of each service, non-blocking.
+        listeners: the listening sockets of each service, non-blocking; several where its host is a
+            name that has several addresses.
         scoreboards: one for each service.
-        channel: the mold's and its workers' end of the socket pair to the master.
+        channel: the mold's end of the socket pair to the master; no worker has it.
+        events: the workers' end of another, which all of them write to.
         master: the master's process id.
         stacks: where a process that dies of a fault leaves its stacks; None: on standard error.
     """
 
     number: int
     settings: Settings
-    listeners: Mapping[str, socket.socket]
+    listeners: Mapping[str, Sequence[socket.socket]]
     scoreboards: Mapping[str, Scoreboard]
     channel: socket.socket
+    events: socket.socket
     master: int
     stacks: Stacks | None = None

@@ -8,8 +8,11 @@ import os
 import signal
 
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
+
+MASTER_TITLE = "gtask: master"
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -35,6 +38,11 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
+def open_own_proc() -> None:
+    """Let this process read what /proc tells of itself, which the kernel closes with the user."""
+    _prctl(PR_SET_DUMPABLE, 1)
+
+
 def set_title(text: str) -> None:
     """Show `text` in `ps`, cut to the room that the command line has, and a short form in `top`.
 
@@ -44,11 +52,27 @@ def set_title(text: str) -> None:
     start, room = _title_room()
     if room > 0:
         ctypes.memmove(start, _title(text)[: room - 1].ljust(room, b"\0"), room)
-    _prctl(PR_SET_NAME, _title(text.replace(": ", ":").replace(" ", "-"))[:15])
+    _prctl(PR_SET_NAME, _title(_short(text))[:15])
 
 
 def _title(text: str) -> bytes:
     return text.encode(errors="surrogateescape")  # a file may have a name that is no UTF-8
+
+
+def _short(text: str) -> str:
+    return text.replace(": ", ":").replace(" ", "-")
+
+
+def is_master(pid: int) -> bool:
+    """The process calls itself a master of gtask's, or there is no /proc that would tell."""
+    for name, begin in (("cmdline", MASTER_TITLE), ("comm", _short(MASTER_TITLE))):
+        try:
+            with open(f"/proc/{pid}/{name}", errors="replace") as file:
+                if file.read().startswith(begin):
+                    return True
+        except OSError:
+            return not os.path.exists("/proc/self")
+    return False
 
 
 def resident_bytes(pid: int) -> int:

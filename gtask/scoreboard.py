@@ -47,6 +47,11 @@ class State(IntEnum):
     DRAINING = 3
 
 
+def rows_for(count: int) -> int:
+    """How many rows a service of `count` processes has: for those that drain and for TTIN, too."""
+    return max(256, 4 * count)
+
+
 class Scoreboard:
     """Rows for up to `capacity` processes of one generation of one service.
 

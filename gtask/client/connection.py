@@ -220,8 +220,8 @@ class ClientConnection(Stream):
 
     def send_now(self) -> None:
         """Send what was put here in this iteration of the loop, without a look."""
-        if self._batch and self.state == OPEN:
-            self._send(self._batch)
+        self._looked_at = monotonic()
+        self._flush()
 
     def end(self, reason: str) -> None:
         """Send what was put here in this iteration of the loop, and close."""
@@ -293,18 +293,21 @@ class ClientConnection(Stream):
 
     def _flush(self) -> None:
         """Send the batch, unless the peer turns out to have said goodbye; hub only."""
-        now = monotonic()
-        if now - self.heard_at > FRESH_SECONDS and now - self._looked_at > FRESH_SECONDS:
-            self._looked_at = now
-            self.look()
-        if self._batch and self.state == OPEN:
-            self._send(self._batch)
-
-    def _send(self, batch: list[bytes]) -> None:
+        if monotonic() - self.heard_at > FRESH_SECONDS:
+            self._look_again()
+        batch = self._batch
+        if not batch or self.state != OPEN:
+            return
         data = batch[0] if len(batch) == 1 else b"".join(batch)
         batch.clear()
         self._handed_on = self._queued
         self._write(data)
+
+    def _look_again(self) -> None:
+        now = monotonic()
+        if now - self._looked_at > FRESH_SECONDS:
+            self._looked_at = now
+            self.look()
 
     def _take_back(self) -> list[Call]:
         """The calls whose lines are still in the batch; they are removed from it."""

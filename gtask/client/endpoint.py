@@ -101,7 +101,7 @@ class Endpoint:
                 left -= 1
                 if not left:
                     break
-        if best is not None and len(self.ready) > 1:
+        if best is not None and best is not self.ready[-1]:
             self.ready.remove(best)
             self.ready.append(best)
         return best

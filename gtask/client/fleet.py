@@ -27,6 +27,7 @@ class Fleet:
 
     Attributes:
         endpoints: as the user gave them.
+        only: the endpoint, if there is one only.
         connections: all that are not closed yet; their `stage` says which take calls.
         can_grow: some endpoint may get one more connection,
         is_thin: and has none at all.
@@ -38,6 +39,7 @@ class Fleet:
         self._kind = BareConnection if options.dialect == "bare" else RpcConnection
         self.connections: list[ClientConnection] = []
         self.endpoints: list[Endpoint] = []
+        self.only: Endpoint | None = None
         self._in_turn: list[Endpoint] = []  # the one that was given a call last at the end
         for address in addresses:
             limit, capacity = options.connections, self._kind.capacity
@@ -54,6 +56,7 @@ class Fleet:
         Programs that make one call each shall not all begin with the same one.
         """
         self.endpoints.append(endpoint)
+        self.only = None if self._in_turn else endpoint
         self._in_turn.insert(random.randrange(len(self.endpoints)), endpoint)
 
     def pick(self, avoid: Endpoint | None) -> ClientConnection | None:

@@ -186,10 +186,8 @@ class ConnectionPool:
     def _dispatch(self, call: Call) -> None:
         """Put a call on a connection, or have it wait for one."""
         fleet = self._fleet
-        if len(self.endpoints) == 1:
-            connection = self.endpoints[0].least_loaded()
-        else:
-            connection = fleet.pick(call._avoid)
+        only = fleet.only
+        connection = fleet.pick(call._avoid) if only is None else only.least_loaded()
         if fleet.can_grow and (connection is None or connection.calls or fleet.is_thin):
             self._grow(len(self.waiting) + 1)
         if connection is None or (connection.calls and self._sharing.is_on):

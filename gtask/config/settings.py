@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
+from os.path import normpath
 from typing import Any
 
 from ..address import Address
@@ -92,6 +94,7 @@ class Settings:
     log_file: str = _setting(values.path, "")
     log_format: str = _setting(values.one_of("text", "json"), "text")
     stop_timeout: float = _setting(values.seconds, 30.0)
+    boot_timeout: float = _setting(values.seconds, 60.0)
     python_path: tuple[str, ...] = _setting(values.existing_folders, ())
     services: tuple[ServiceSettings, ...] = ()
     crons: tuple[CronSettings, ...] = ()
@@ -248,11 +251,30 @@ def conflicts(places: Iterable[tuple[str, Address | None]]) -> Iterator[tuple[st
 
 
 def _is_same_place(one: Address, other: Address) -> bool:
-    """Whether the kernel refuses to listen on both; host names are not looked up."""
+    """Whether the kernel refuses to listen on both; of host names, only `localhost` is known."""
     if one.is_unix or other.is_unix:
-        return one.path == other.path
+        return one.is_unix and other.is_unix and normpath(one.path) == normpath(other.path)
     if one.port != other.port or one.port == 0:
         return False
-    everywhere = "::" if ":" in one.host else "0.0.0.0"
-    is_same_family = (":" in one.host) == (":" in other.host)
-    return one.host == other.host or (is_same_family and everywhere in (one.host, other.host))
+    return any(
+        _collide(first, second)
+        for first in _addresses(one.host)
+        for second in _addresses(other.host)
+    )
+
+
+def _addresses(host: str) -> tuple[str, ...]:
+    """A host's addresses, each in the one way to write it; a name as it is."""
+    if host.lower() == "localhost":
+        return ("127.0.0.1", "::1")
+    try:
+        return (str(ipaddress.ip_address(host)),)
+    except ValueError:
+        return (host.lower(),)
+
+
+def _collide(one: str, other: str) -> bool:
+    """The same address, or one is among those that the other stands for."""
+    if one == other or "::" in (one, other):  # `[::]` takes IPv4, too
+        return True
+    return "0.0.0.0" in (one, other) and ":" not in one + other

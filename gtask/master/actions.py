@@ -48,6 +48,13 @@ class Dismiss:
     generation: int
 
 
+@dataclass(frozen=True)
+class Abort:
+    """Have the mold of a generation write its stacks to the log and end: it has not loaded."""
+
+    generation: int
+
+
 # What the roster asks for.
 
 
@@ -88,6 +95,13 @@ class Begin:
 @dataclass(frozen=True)
 class TakeOver:
     """Fork workers of the generation, which replace those of the present one."""
+
+    generation: int
+
+
+@dataclass(frozen=True)
+class Withdraw:
+    """Have the generation that takes over give way to the one before, which serves still."""
 
     generation: int
 
@@ -143,11 +157,13 @@ Action = (
     | Reply
     | Halt
     | Dismiss
+    | Abort
     | Spawn
     | Signal
     | Abandon
     | Begin
     | TakeOver
+    | Withdraw
     | GoBack
     | Complain
     | Complete

@@ -23,6 +23,9 @@ clock; clients of the control socket are only handed back, in the replies that t
 | BOOTING          | `abandoned` by the roster      | Dismiss, GoBack, Complain, replies| IDLE      |
 | BOOTING, CLOSING | `mold_ended`                   | Complain, replies; a retry        | IDLE      |
 | CLOSING          | `progressed`: closed, or late  | Complete, replies                 | IDLE      |
+| LOADING          | a newer one is wanted          | Dismiss, GoBack, Begin            | PREPARING |
+| BOOTING          | the same                       | Withdraw, Dismiss, GoBack, Begin  | PREPARING |
+| LOADING          | it is late                     | Abort, and then Dismiss           | LOADING   |
 | neither IDLE nor STOPPED | `wanted`, or a retry is due | it is done when IDLE is reached | same    |
 | any              | `stop`                         | replies                           | STOPPED   |
 | STOPPED          | `wanted`                       | a reply                           | STOPPED   |
@@ -30,6 +33,10 @@ clock; clients of the control socket are only handed back, in the replies that t
 Whoever waits is answered by the change that begins next, whatever made it begin. The program begins
 in PREPARING: its start is the first change. When the mold of the generation that serves has ended,
 its workers live on, and a retry, which is a reload that nobody asked for, makes another mold.
+
+The newest reload wins: one that has not finished a second after it began gives way to one that is
+wanted since. Those who wait for it wait on, and are told that it was replaced. A start gives way to
+nothing. A new generation that is known to run is not withdrawn for a newer one, but replaced by it.
 """
 
 from __future__ import annotations
@@ -40,6 +47,7 @@ from enum import Enum
 from typing import Any
 
 from .actions import (
+    Abort,
     Action,
     Asker,
     Begin,
@@ -51,10 +59,12 @@ from .actions import (
     Reply,
     Say,
     TakeOver,
+    Withdraw,
 )
-from .slots import CLOSING_SECONDS, WATCH_SECONDS
+from .slots import CLOSING_SECONDS, DUMP_SECONDS, LATE_SECONDS, WATCH_SECONDS, too_late
 
 BACKOFF_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)  # before the retries for a mold that was lost
+PATIENCE_SECONDS = 1.0  # that a reload has before a newer one may replace it
 FAILED = 1  # the exit code of a start that fails for other reasons than its configuration
 
 
@@ -94,7 +104,13 @@ class Change:
         self.has_started = False
         self._generation = 0  # of the change under way
         self._clients: list[Asker] = []  # they wait for the change under way
+        self._replaced: list[Asker] = []  # they do, too, but for one that it has replaced
         self._wish: list[Asker] | None = None  # they wait for one more; None: it is not wanted
+        self._gives_way_at = math.inf  # when the change under way is replaced by the newer one
+        self._begun_at = 0.0
+        self._boot_timeout = 0.0
+        self._late_at = math.inf  # when the loading has taken too long
+        self._is_late = False
         self._close_by = math.inf
         self._retry_at = math.inf
         self._failures = 0  # of molds, since a change was complete
@@ -112,40 +128,86 @@ class Change:
 
     def wake_at(self, now: float) -> float:
         """When `progressed` and `tick` are due; infinite if only facts can change anything."""
-        return min(self._retry_at, now + WATCH_SECONDS if self.state is State.CLOSING else math.inf)
+        watch = now + WATCH_SECONDS if self.state is State.CLOSING else math.inf
+        return min(self._retry_at, self._gives_way_at, self._late_at, watch)
 
     # -- what is wanted -----------------------------------------------------------------------
 
-    def wanted(self, *clients: Asker) -> list[Action]:
-        """Reload: now, or when what is under way is done."""
+    def wanted(self, *clients: Asker, now: float, standing: int) -> list[Action]:
+        """Reload: now, or when what is under way is done or gives way.
+
+        Args:
+            standing: the generation that serves if nothing becomes of the change under way.
+        """
         if self.state is State.STOPPED:
             return _reply(clients, ok=False, message="the service is stopping")
-        if self.is_under_way:
-            self._wish = [*(self._wish or ()), *clients]
-            return []
-        return self._begin(clients)
+        if not self.is_under_way:
+            return self._begin(clients)
+        self._wish = [*(self._wish or ()), *clients]
+        if self.has_started and self.state in (State.LOADING, State.BOOTING):
+            self._gives_way_at = self._begun_at + PATIENCE_SECONDS
+        return self._give_way(now, standing)
 
-    def tick(self, now: float) -> list[Action]:
-        """Time has passed."""
-        if now < self._retry_at:
-            return []
-        self._retry_at = math.inf
-        return self.wanted()
+    def tick(self, now: float, standing: int) -> list[Action]:
+        """Time has passed; `standing` is as for `wanted`."""
+        actions = [*self._keep_limit(now), *self._give_way(now, standing)]
+        if now >= self._retry_at:
+            self._retry_at = math.inf
+            if self.is_under_way:
+                self._wish = self._wish or []
+            elif self.state is State.IDLE:
+                actions += self._begin(())
+        return actions
 
     def stop(self) -> list[Action]:
         """The program stops."""
-        waiting = [*self._clients, *(self._wish or ())]
-        self._clients, self._wish, self._retry_at = [], None, math.inf
+        waiting = [*self._clients, *self._replaced, *(self._wish or ())]
+        self._clients, self._replaced, self._wish, self._retry_at = [], [], None, math.inf
         if self.state is not State.STOPPED:
             self._enter(State.STOPPED)
         return _reply(waiting, ok=False, message="the service is stopping")
 
+    def _give_way(self, now: float, standing: int) -> list[Action]:
+        """Replace the change under way by the newer one that is wanted, if it is time."""
+        if now < self._gives_way_at:
+            return []
+        actions: list[Action] = [Say("a newer reload replaces the one that has not finished")]
+        given_up = self._generation
+        if self.state is State.LOADING:
+            actions += [Dismiss(given_up), GoBack(self.present)]
+        elif standing != given_up:
+            self.present = standing
+            actions += [Withdraw(given_up), Dismiss(given_up), GoBack(standing)]
+        self._replaced += self._clients
+        self._clients = []
+        self._enter(State.IDLE)
+        return [*actions, *self._begin(())]
+
+    def _keep_limit(self, now: float) -> list[Action]:
+        """End a mold that does not say by itself that it is late."""
+        if now < self._late_at:
+            return []
+        if self._is_late:
+            self._late_at = math.inf
+            return [Dismiss(self._generation)]
+        self._is_late, self._late_at = True, now + DUMP_SECONDS
+        text = "the code has not loaded within boot_timeout: the process that loads it is ended"
+        return [Say(text, is_trouble=True), Abort(self._generation)]
+
     # -- what happens -------------------------------------------------------------------------
 
-    def begun(self, generation: int) -> None:
-        """Everything is prepared and the mold of the new generation has been forked."""
+    def begun(self, generation: int, now: float, boot_timeout: float) -> None:
+        """Everything is prepared and the mold of the new generation has been forked.
+
+        Args:
+            boot_timeout: seconds that the mold may take to load; 0: any time.
+        """
         self._enter(State.LOADING)
         self._generation = generation
+        self._begun_at = now
+        self._boot_timeout = boot_timeout
+        self._is_late = False
+        self._late_at = now + boot_timeout + LATE_SECONDS if boot_timeout else math.inf
         self._living.add(generation)
 
     def not_begun(self, problems: list[str], now: float) -> list[Action]:
@@ -177,6 +239,8 @@ class Change:
         self._living.discard(generation)
         reason = f"the process that loads the code has ended: {how}"
         if self._is_of(generation, State.LOADING):
+            if self._is_late:
+                reason = f"the code is {too_late(self._boot_timeout)}"
             return self.failed(generation, [reason], FAILED, now)
         if generation != self.present or self.state is State.STOPPED:
             return []
@@ -215,11 +279,10 @@ class Change:
         self._enter(State.IDLE)
         self.has_started = True
         self._failures = 0
-        clients, self._clients = self._clients, []
         message = f"reloaded, generation {self._generation}"
         return [
             Complete(self._generation),
-            *_reply(clients, ok=True, message=message),
+            *self._answer(ok=True, message=message),
             *self._begin_again(),
         ]
 
@@ -233,10 +296,17 @@ class Change:
         return [GoBack(self.present), *self._complain(problems), *self._begin_again()]
 
     def _complain(self, problems: list[str]) -> list[Action]:
-        clients, self._clients = self._clients, []
         message = "reload failed, the previous code goes on"
-        answers = _reply(clients, ok=False, message=message, problems=problems)
+        answers = self._answer(ok=False, message=message, problems=problems)
         return [Complain(tuple(problems)), *answers]
+
+    def _answer(self, *, message: str, **answer: Any) -> list[Action]:
+        """Tell all who wait how the change under way has ended."""
+        actions = _reply(self._clients, message=message, **answer)
+        newer = f"{message}; it has replaced the one that you asked for"
+        actions += _reply(self._replaced, message=newer, **answer)
+        self._clients, self._replaced = [], []
+        return actions
 
     def _begin_again(self) -> list[Action]:
         return [] if self._wish is None else self._begin(())
@@ -253,6 +323,10 @@ class Change:
     def _enter(self, state: State) -> None:
         assert state in _NEXT[self.state], f"{self.state} cannot become {state}"
         self.state = state
+        if state is not State.LOADING:
+            self._late_at = math.inf
+        if state not in (State.LOADING, State.BOOTING):
+            self._gives_way_at = math.inf
 
 
 def _reply(clients: Iterable[Asker], **answer: Any) -> list[Action]:

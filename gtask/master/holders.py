@@ -12,8 +12,12 @@ TCP_LISTEN = "0A"  # the state's number in proc_net_tcp(5)
 
 
 def holder(address: Address) -> str:
-    """The listening process, e.g. ``process 1234 (nginx)``; empty if we may not see it."""
+    """The listening process, e.g. ``process 1234 (nginx)``; empty if we may not see it.
+
+    What this process has open is its own, and its children's: it is not the one that is in the way.
+    """
     wanted = {f"socket:[{inode}]" for inode in _listening_inodes(address)}
+    wanted -= set(_open_files("self") if wanted else ())
     for pid in filter(str.isdigit, os.listdir("/proc") if wanted else ()):
         with contextlib.suppress(OSError):  # it is another user's, or has just ended
             if any(file in wanted for file in _open_files(pid)):

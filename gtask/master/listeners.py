@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import grp
+import pwd
 from collections.abc import Iterable, Mapping, MutableMapping
 
 from ..config import ServiceSettings
-from .passed import adopt, take_passed
+from .passed import adopt, in_the_way, take_passed
 from .sockets import CannotListen, Listener, listen
+from .unixsockets import Owner
 
 
 class Listeners:
@@ -47,15 +50,37 @@ class Listeners:
                     opened.append(listener)
                 found[service.name] = listener
         except CannotListen:
-            for listener in opened:
-                listener.close()
+            self._give_back(opened)
             raise
         self._all += opened
         return found
 
+    def _give_back(self, opened: Iterable[Listener]) -> None:
+        """Close those that are ours, and let systemd's be taken another time."""
+        for listener in opened:
+            if listener.is_ours:
+                listener.close()
+            else:
+                self.passed += [("", each) for each in listener.sockets]
+
     def _open(self, service: ServiceSettings) -> Listener:
         passed = adopt(self.passed, service.name, service.listen)
-        return passed or listen(service.listen, service.backlog, service.socket_mode)
+        if passed is not None:
+            return passed
+        try:
+            return listen(service.listen, service.backlog, service.socket_mode, _owner(service))
+        except CannotListen as error:
+            raise CannotListen(f"{error}{self._why_of_ours(service)}") from error
+
+    def _why_of_ours(self, service: ServiceSettings) -> str:
+        """What of our own is in the way of an address, to be added to the reason; perhaps nothing."""
+        address = service.listen
+        if passed := in_the_way(self.passed, address):
+            return f"; systemd passes a socket for {passed}: listen there, or change its unit"
+        for other in self._all:
+            if not address.is_unix and other.bound.port == address.port:
+                return f"; {other.bound} is open until this program is restarted"
+        return ""
 
     def keep(self, used: Mapping[str, Listener]) -> None:
         """Refuse connections on all but these."""
@@ -72,7 +97,15 @@ class Listeners:
         """After a fork: close the child's copies of all but these; the master's stay as they are."""
         for listener in self._all:
             if listener not in used.values():
-                listener.socket.close()
+                listener.close_in_child()
+
+
+def _owner(service: ServiceSettings) -> Owner:
+    """Whose a unix socket of the service is; as a process that has its user and group makes it."""
+    user = pwd.getpwnam(service.user) if service.user else None
+    primary = user.pw_gid if user else -1
+    group = grp.getgrnam(service.group).gr_gid if service.group else primary
+    return Owner(user.pw_uid if user else -1, group)
 
 
 def _take_fitting(

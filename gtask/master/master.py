@@ -1,36 +1,39 @@
 """The supervisor: carries out what roster, change and stop decide, and tells them what happens.
 
-One thread, one poll(2), no event loop: signals arrive through a pipe, children by waitpid(2), the
-workers' messages on a socket pair for each generation, operators on the control socket. It imports
-neither gevent nor any user code, so that nothing a task does can end it.
+One thread, one poll(2), no event loop: signals arrive through a pipe, children by waitpid(2), what
+molds and workers say on two socket pairs for each generation, operators on the control socket. It
+imports neither gevent nor any user code, so that nothing a task does can end it. Should there be a
+mistake in what is done about one thing that happens, that is logged, and all else goes on.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import select
 from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
-from typing import Any
 
 from .. import native
 from ..config import Settings, stores_of
 from ..errors import ConfigError
 from ..logs.loggers import get_logger
 from ..logs.setup import look_after_log, reopen_log, setup_logging
-from ..process import adopt_orphans, set_title
+from ..process import MASTER_TITLE, adopt_orphans, set_title
 from . import actions
 from .change import Change
+from .channels import Channels
+from .children import reap, send_signal
 from .chores import Chores
+from .complaints import Complaints
+from .control import Control
 from .daemon import Reporter, redirect_output
 from .exits import describe_exit
+from .hearing import Hearing
 from .molds import Mold, Molds, StartMold
 from .operators import Operators
 from .resources import CannotStart, Resources, starting
 from .roster import Roster
-from .slots import Plan
 from .sockets import CannotListen, Listener
 from .status import Status
 from .stop import Stop
@@ -84,6 +87,11 @@ class Master:
             is_daemon=is_daemon,
             stores=self._stores.describe,
         )
+        self._complaints = Complaints()
+        self._channels = Channels(self._poll, self._molds, self._complaints)
+        self._hearing = Hearing(
+            self._molds, self._roster, self._change, self._operators, self._complaints
+        )
         self._is_over = False
 
     def run(self) -> int:
@@ -105,10 +113,11 @@ class Master:
         resources = self._resources
         self._poll.register(resources.signals, select.POLLIN)
         self._chores = Chores(self._roster, self._status, resources.notifier)
+        self._use(self.settings)
         with starting():
             self._directory = WorkingDirectory(os.environ)
             adopt_orphans()
-            set_title(f"gtask: master {self.settings.file}".rstrip())
+            set_title(f"{MASTER_TITLE} {self.settings.file}".rstrip())
             listeners = resources.open(self.settings, self._watch)
             self._stores.provide(stores_of(self.settings), monotonic())
             self._fork_mold(self.settings, listeners)
@@ -127,31 +136,54 @@ class Master:
     def _run_once(self) -> None:
         """Wait until something happens or is due, then do all that follows from it."""
         for fd, events in self._poll.poll(self._wait_seconds() * 1000):
-            self._serve(fd, events)
+            with self._complaints.going_on():
+                self._serve(fd, events)
         # Whatever a worker said, it said before it died. So what is read after the reaping is all
         # that the dead have said.
-        dead = _reap()
+        dead = reap()
         now = monotonic()
-        for mold in list(self._molds.values()):
-            for message in mold.messages():
-                self._received(message, mold, now)
+        self._hear({pid for pid, _ in dead}, now)
         for pid, status in dead:
-            self._ended(pid, status, now)
-        self._perform_all(self._change.tick(now), now)
+            with self._complaints.going_on():
+                self._ended(pid, status, now)
+        for step in (self._tick, self._decide, self._watch_progress, self._talk):
+            with self._complaints.going_on():
+                step(now)
+
+    def _hear(self, dead: set[int], now: float) -> None:
+        messages, letters = self._hearing.read()
+        for heard in messages:
+            with self._complaints.going_on():
+                self._perform_all(self._hearing.take(heard, now), now)
+        self._hearing.welcome(dead, now)
+        for heard in letters:
+            with self._complaints.going_on():
+                self._perform_all(self._hearing.take(heard, now), now)
+
+    def _tick(self, now: float) -> None:
+        """Do what is due, as time has passed."""
+        self._perform_all(self._change.tick(now, self._roster.standing), now)
+        if self._resources.control is not None:
+            self._resources.control.tick(now)
         self._chores.do(
             now,
             is_serving=self._change.has_started and not self._stop.is_under_way,
             is_changing=self._change.is_under_way or self._stop.is_under_way,
         )
+
+    def _decide(self, now: float) -> None:
         self._perform_all(self._roster.decide(now), now)
         self._stores.tick(now)
-        self._watch_progress(now)
+
+    def _talk(self, now: float) -> None:
+        """Answer the operators whose surveys are over; ask the molds for what is wanted of them."""
         self._operators.finish_surveys(now)
+        self._channels.tick(now)
         look_after_log()
 
     def _wait_seconds(self) -> float:
         now = monotonic()
-        parts = (self._roster, self._change, self._stop, self._stores)
+        parts = (self._roster, self._change, self._stop, self._hearing, self._stores)
         return max(0.0, min(self._chores.wake_at, *(part.wake_at(now) for part in parts)) - now)
 
     def _watch_progress(self, now: float) -> None:
@@ -179,42 +211,25 @@ class Master:
     # -- what happens -------------------------------------------------------------------------
 
     def _serve(self, fd: int, events: int) -> None:
-        """Do what poll(2) says about a descriptor; workers' messages are read in each round."""
+        """Do what poll(2) says about a descriptor; what molds and workers say is read in each round."""
         signals, control = self._resources.signals, self._resources.control
         if fd == signals.fileno():
             now = monotonic()
             for request in signals.read():
                 self._perform_all(self._operators.signalled(request, now), now)
         elif control is not None and control.owns(fd):
-            if asked := control.serve(fd, events):
-                now = monotonic()
-                self._perform_all(self._operators.answer(*asked, self.settings, now), now)
-        elif not events & select.POLLIN:
-            self._poll.unregister(fd)  # nobody is left of that generation
+            try:
+                self._serve_operator(control, fd, events)
+            except Exception:
+                control.drop(fd)  # or the same would happen again
+                raise
+        else:
+            self._channels.serve(fd, events)
 
-    def _received(self, message: dict[str, Any], mold: Mold, now: float) -> None:
-        """A message of the mold (those with a service) or of a worker (those with its pid)."""
-        roster, pid = self._roster, message.get("pid", 0)
-        match message["event"]:
-            case "loaded":
-                mold.functions = message["functions"]
-                self._perform_all(self._change.loaded(mold.number), now)
-            case "failed" if "problems" in message:
-                problems, code = message["problems"], message["code"]
-                self._perform_all(self._change.failed(mold.number, problems, code, now), now)
-            case "failed" if pid:
-                roster.failed(pid, message["reason"])
-            case "failed":
-                where = mold.number, message["service"], message["row"]
-                roster.not_spawned(*where, message["reason"], now)
-            case "spawned":
-                roster.spawned(mold.number, message["service"], message["row"], pid)
-            case "ready":
-                roster.ready(pid, now)
-            case "recycle":
-                roster.recycle(pid, message["reason"])
-            case "connections":
-                self._operators.add_connections(pid, message["connections"], message["last"])
+    def _serve_operator(self, control: Control, fd: int, events: int) -> None:
+        if asked := control.serve(fd, events):
+            now = monotonic()
+            self._perform_all(self._operators.answer(*asked, self.settings, now), now)
 
     def _ended(self, pid: int, status: int, now: float) -> None:
         """A child has ended: a worker, a mold, a store's, or an orphan that one has left to us."""
@@ -245,15 +260,14 @@ class Master:
         for mold in self._molds.remove_ended(
             {*needed, self._change.present, self._roster.generation}
         ):
-            with contextlib.suppress(KeyError):  # when it has hung up already
-                self._poll.unregister(mold.channel)
-            mold.close()
+            self._channels.remove(mold)
 
     # -- what follows -------------------------------------------------------------------------
 
     def _perform_all(self, following: Iterable[actions.Action], now: float) -> None:
         for action in following:
-            self._perform(action, now)
+            with self._complaints.going_on():
+                self._perform(action, now)
 
     def _perform(self, action: actions.Action, now: float) -> None:
         match action:
@@ -267,6 +281,10 @@ class Master:
                 self._send_signal(pid, number, now)
             case actions.Dismiss(generation):
                 self._molds.dismiss(generation)
+            case actions.Abort(generation):
+                self._molds[generation].abort()
+            case actions.Withdraw():
+                self._roster.withdraw()
             case actions.Abandon(generation, reason):
                 present = self._roster.generation
                 self._perform_all(self._change.abandoned(generation, present, reason, now), now)
@@ -293,10 +311,8 @@ class Master:
                 self._is_over = True
 
     def _send_signal(self, pid: int, number: int, now: float) -> None:
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:  # a script's own waitpid has reaped our child
-            self._ended(pid, 0, now)
+        if not send_signal(pid, number):
+            self._ended(pid, 0, now)  # a script's own waitpid has reaped our child
 
     # -- start and reload ---------------------------------------------------------------------
 
@@ -319,11 +335,14 @@ class Master:
             self._perform_all(self._change.not_begun(error.problems, now), now)
         except (CannotListen, OSError) as error:
             self._perform_all(self._change.not_begun([str(error)], now), now)
+        except Exception as error:
+            self._perform_all(self._change.not_begun([repr(error)], now), now)
+            raise
 
     def _fork_mold(self, settings: Settings, listeners: Mapping[str, Listener]) -> None:
         mold = self._molds.fork(settings, listeners, self._start_mold, self._after_fork_in_child)
-        self._poll.register(mold.channel, select.POLLIN)
-        self._change.begun(mold.number)
+        self._channels.add(mold)
+        self._change.begun(mold.number, monotonic(), settings.boot_timeout)
 
     def _after_fork_in_child(self, mold: Mold) -> None:
         """In a mold just forked: close all that is the master's alone."""
@@ -333,15 +352,13 @@ class Master:
     def _after_fork_in_store(self) -> None:
         """In the process of a store, just forked: close all that is the master's alone."""
         for mold in self._molds.values():
-            mold.channel.close()
+            mold.close()
         self._resources.close_in_child({})
         self._reporter.close()
 
     def _take_over(self, mold: Mold) -> None:
         self._use(mold.settings)
-        services = mold.settings.services
-        plans = {each.name: Plan(each.count, each.hard_timeout) for each in services}
-        self._roster.loaded(mold.number, plans)
+        self._roster.loaded(mold.number, mold.plans())
 
     def _go_back(self, mold: Mold) -> None:
         self._use(mold.settings)
@@ -350,7 +367,8 @@ class Master:
 
     def _use(self, settings: Settings) -> None:
         self.settings = settings
-        self._roster.stop_timeout = settings.stop_timeout
+        self._roster.endings.stop_timeout = settings.stop_timeout
+        self._roster.endings.boot_timeout = settings.boot_timeout
 
     def _complain(self, problems: tuple[str, ...]) -> None:
         self._resources.notifier.ready(f"Reload failed: {problems[0]}")
@@ -383,12 +401,3 @@ class Master:
             log.error("%s", reason.replace("\n", "; "))
         is_told = is_json and not self.settings.log_file and not self._is_daemon
         self._reporter.report(code, "" if is_told else reason)
-
-
-def _reap() -> list[tuple[int, int]]:
-    """The children that have ended, with their wait statuses."""
-    dead: list[tuple[int, int]] = []
-    with contextlib.suppress(ChildProcessError):  # there is none at all
-        while (ended := native.waitpid(-1, os.WNOHANG))[0]:
-            dead.append(ended)
-    return dead

@@ -1,30 +1,47 @@
-"""The master's view of a mold: its process, its channel, and its generation's sockets and board."""
+"""The master's view of a mold: its process, its channels, and its generation's sockets and board."""
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
+import math
 import os
 import signal
+import socket
+import struct
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from logging import ERROR
+from dataclasses import dataclass
 from typing import Any
 
 from .. import native
 from ..config import ServiceSettings, Settings
 from ..generation import Generation
 from ..logs.loggers import get_logger
-from ..scoreboard import Scoreboard
+from ..scoreboard import Scoreboard, rows_for
 from ..stacks import Stacks
-from .exits import describe_exit
+from .children import send_signal
+from .messages import MAX_BYTES
+from .plans import Plan
 from .sockets import Listener
 
 log = get_logger("gtask.master")
 
-MAX_MESSAGE_BYTES = 262144
+# What is read of one channel before the loop looks at all else.
+MOST_MESSAGES = 1000
+MOST_BYTES = 4 * 1024 * 1024
+_CREDENTIALS = struct.Struct("3i")  # ucred: process, user and group, unix(7)
 
 StartMold = Callable[[Generation], int]
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A message of a worker, and who has sent it, as the kernel tells."""
+
+    data: bytes
+    pid: int
+    user: int
 
 
 class Mold:
@@ -32,9 +49,14 @@ class Mold:
 
     Attributes:
         pid: the mold's, or 0 after it has ended.
-        channel: where it and its workers send messages to us.
+        channel: where it hears us and we hear it; no worker has its other end.
+        events: where its workers send messages to us.
         stacks: where its processes leave their stacks when they die of a fault.
         functions: the names that a service's scoreboard holds the numbers of.
+        requests: those that the channel had no room for yet.
+        is_connected: the channel has another end.
+        deaf_since: when the workers' channel had no other end any more; of the monotonic clock, in
+            seconds, and infinite as long as it has.
     """
 
     def __init__(self, number: int, settings: Settings, listeners: Mapping[str, Listener]) -> None:
@@ -42,13 +64,28 @@ class Mold:
         self.settings = settings
         self.listeners = listeners
         self.scoreboards = {
-            service.name: Scoreboard(max(256, 4 * service.count)) for service in settings.services
+            service.name: Scoreboard(rows_for(service.count)) for service in settings.services
         }
         self.stacks = Stacks([service.name for service in settings.services])
-        self.functions: dict[str, list[str]] = {}
+        self.functions: Mapping[str, list[str]] = {}
         self.pid = 0
+        self.requests: deque[bytes] = deque()
+        self.is_connected = True
+        self.deaf_since = math.inf
         self.channel, self._other_end = native.seqpacket_pair()
-        self.channel.setblocking(False)
+        self.events, self._workers_end = native.seqpacket_pair()
+        self.events.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        for ours in (self.channel, self.events):
+            ours.setblocking(False)
+
+    def plans(self) -> dict[str, Plan]:
+        """What its services should be."""
+        return {each.name: self._plan(each) for each in self.settings.services}
+
+    def _plan(self, service: ServiceSettings) -> Plan:
+        listener = self.listeners.get(service.name)
+        place = "" if listener is None else str(listener.bound)
+        return Plan(service.count, service.hard_timeout, place, rows_for(service.count))
 
     def place(self, service: ServiceSettings) -> str:
         """Where a service listens, with the port that the kernel chose, and its stores."""
@@ -76,9 +113,13 @@ class Mold:
             self.pid = native.fork()
             if self.pid == 0:
                 self._be_mold(master, start_mold, after_fork_in_child, before)
+        except OSError:
+            self.close()
+            raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self._other_end.close()
+            self._other_end.close()
+            self._workers_end.close()
 
     def _be_mold(
         self, master: int, start_mold: StartMold, after_fork_in_child: Callable[[], None], mask: Any
@@ -87,7 +128,7 @@ class Mold:
         try:
             after_fork_in_child()
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            self.channel.close()
+            self._close_channels()
             code = start_mold(self._generation(master))
         except BaseException:  # the edge: nothing may return into the master's code
             log.exception("the process that loads the code has failed")
@@ -98,46 +139,84 @@ class Mold:
         return Generation(
             self.number,
             self.settings,
-            {name: listener.socket for name, listener in self.listeners.items()},
+            {name: listener.sockets for name, listener in self.listeners.items()},
             self.scoreboards,
             self._other_end,
+            self._workers_end,
             master,
             self.stacks,
         )
 
+    def close(self) -> None:
+        """Close what the master has of it."""
+        self._close_channels()
+        self.stacks.close()
+
+    def _close_channels(self) -> None:
+        self.channel.close()
+        self.events.close()
+
     def spawn(self, service: str, worker_id: int, row: int) -> None:
-        """Ask for a worker."""
-        request = {"event": "spawn", "service": service, "id": worker_id, "row": row}
-        with contextlib.suppress(OSError):  # it has died, which we shall hear of
-            self.channel.send(json.dumps(request).encode())
+        """Ask for a worker; the request waits until the channel has room for it."""
+        self._request(event="spawn", service=service, id=worker_id, row=row)
 
     def follow_log(self) -> None:
         """Have the process look where its log file is now."""
-        with contextlib.suppress(OSError):
-            self.channel.send(b'{"event":"follow_log"}')
+        if self.pid:
+            self._request(event="follow_log")
 
-    def messages(self) -> Iterator[dict[str, Any]]:
-        """What the mold and its workers have sent since."""
-        while True:
+    def _request(self, **request: Any) -> None:
+        self.requests.append(json.dumps(request).encode())
+        self.send_requests()
+
+    def send_requests(self) -> None:
+        """Send the requests that wait, as far as there is room."""
+        try:
+            while self.requests:
+                self.channel.send(self.requests[0])
+                self.requests.popleft()
+        except BlockingIOError:
+            pass
+        except OSError:  # it has died, which we shall hear of
+            self.requests.clear()
+
+    def messages(self) -> Iterator[bytes]:
+        """What the mold has sent since."""
+        for _ in range(MOST_MESSAGES):
             try:
-                message = self.channel.recv(MAX_MESSAGE_BYTES)
-            except OSError:  # nothing more, or nobody left
+                message = self.channel.recv(MAX_BYTES)
+            except OSError:  # nothing more
                 return
             if not message:
-                return
-            with contextlib.suppress(ValueError):
-                yield json.loads(message)
+                return  # its end
+            yield message
 
-    def close(self) -> None:
-        """Close what the master has of it."""
-        self.channel.close()
-        self.stacks.close()
+    def letters(self) -> Iterator[Letter]:
+        """What its workers have sent since."""
+        size = 0
+        for _ in range(MOST_MESSAGES):
+            try:
+                data, extra, _, _ = self.events.recvmsg(
+                    MAX_BYTES, socket.CMSG_SPACE(_CREDENTIALS.size)
+                )
+            except OSError:  # nothing more
+                return
+            if not extra:
+                return  # the end: an empty message would have a sender
+            pid, user, _ = _CREDENTIALS.unpack(extra[0][2][: _CREDENTIALS.size])
+            yield Letter(data, pid, user)
+            size += len(data)
+            if size > MOST_BYTES:
+                return
+
+    def abort(self) -> None:
+        """Have the process write its stacks to the log and end, if it can."""
+        send_signal(self.pid, signal.SIGABRT)
 
     def dismiss(self) -> None:
         """End the process; its workers live on."""
         if self.pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+            send_signal(self.pid, signal.SIGKILL)
 
 
 class Molds(Mapping[int, Mold]):
@@ -216,20 +295,3 @@ class Molds(Mapping[int, Mold]):
         for mold in ended:
             del self._molds[mold.number]
         return ended
-
-
-def try_load(settings: Settings, start_mold: StartMold) -> tuple[dict[str, list[str]], list[str]]:
-    """Load the user's code in a process made for it; returns function names, and problems."""
-    mold = Mold(0, settings, {})
-    mold.start(start_mold, lambda: None)
-    mold.channel.setblocking(True)
-    message = mold.channel.recv(MAX_MESSAGE_BYTES)
-    mold.dismiss()
-    _, status = native.waitpid(mold.pid, 0)
-    if stacks := mold.stacks.take_mold():
-        log.log(ERROR, "the process that loads the code: its stacks", stacks=stacks)
-    mold.close()
-    if not message:
-        return {}, [f"the process that loads the code has ended: {describe_exit(status)}"]
-    answer = json.loads(message)
-    return answer.get("functions", {}), answer.get("problems", [])

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ..config import Settings
-from .actions import Action, Reply, Say
+from .actions import Action, Reply, Say, Signal
 from .change import Change
 from .control import Client
+from .messages import Connections, in_one_line
 from .roster import Roster
 from .signals import ReloadSignal, Request, ScaleSignal, StopSignal
 from .slots import Phase
@@ -54,7 +55,7 @@ class Operators:
         """What is to be done about a signal; `now` is of the monotonic clock, in seconds."""
         match request:
             case ReloadSignal():
-                return self._change.wanted()
+                return self._change.wanted(now=now, standing=self._roster.standing)
             case StopSignal(number):
                 return self._stop.wanted(number, now)
             case ScaleSignal(name, delta):
@@ -72,18 +73,19 @@ class Operators:
             case "connections":
                 ready = [each for each in self._roster.processes if each.phase == Phase.READY]
                 self._surveys.append(Survey(client, ready, now))
-                return []
+                return [Signal(each.pid, signal.SIGUSR2) for each in ready]
             case "reload":
-                return self._change.wanted(client)
+                return self._change.wanted(client, now=now, standing=self._roster.standing)
             case "stop":
                 return self._stop.wanted(signal.SIGTERM, now, client)
             case command:
-                return [Reply(client, {"ok": False, "message": f"unknown command {command!r}"})]
+                message = f"unknown command {in_one_line(repr(command))}"
+                return [Reply(client, {"ok": False, "message": message})]
 
-    def add_connections(self, pid: int, connections: list[dict[str, Any]], is_last: bool) -> None:
+    def add_connections(self, part: Connections, now: float) -> None:
         """A part of what a worker says to a survey."""
         for survey in self._surveys:
-            survey.add(pid, connections, is_last)
+            survey.add(part, now)
 
     def finish_surveys(self, now: float) -> None:
         """Answer those who asked for connections, if all workers have or it is too late."""

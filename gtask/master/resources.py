@@ -64,8 +64,8 @@ class Resources:
         """Close and remove everything."""
         self.listeners.keep({})
         if self.control is not None:
+            self.control.remove()  # while it is open, nobody's file has its number
             self.control.close()
-            self.control.remove()
         self._pid_file.release()
         self.signals.forget()
 

@@ -12,66 +12,37 @@ and a crash are all the same: something in a slot is missing or is too many.
 from __future__ import annotations
 
 import math
-import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
-from .actions import Abandon, Action, Dismiss, Halt, Say, Signal, Spawn
+from .actions import Abandon, Action, Dismiss, Halt, Say, Spawn
+from .endings import Endings
 from .exits import describe_exit
-from .slots import Phase, Plan, Process, Slot, Slots
+from .plans import Plan, PlannedGeneration
+from .slots import LATE_SECONDS, Phase, Process, Slot, Slots
 
 QUICK_SECONDS = 1.0  # a process that lives shorter counts as crashing
 BOOT_ATTEMPTS = 3  # that may fail in a row before a generation is given up
 PAUSE_SECONDS = 2.0  # between two decisions: then it was us who slept
-DUMP_SECONDS = 1.0  # from the dump of the stacks to the kill
-NOW_SECONDS = 2.0  # to stop at once takes this long at most
-KILL_GRACE_SECONDS = 0.5  # a worker keeps to its deadline by itself
-KILL_AGAIN_SECONDS = 5.0
-
-
-@dataclass
-class _Generation:
-    """One generation of workers: what it should be, and how its boot goes.
-
-    Attributes:
-        has_mold: it can fork more workers.
-        failures: how many boots in a row failed, by service.
-        served: the services that have had a ready worker.
-    """
-
-    number: int
-    plans: Mapping[str, Plan]
-    has_mold: bool = True
-    failures: Counter[str] = field(default_factory=Counter)
-    served: set[str] = field(default_factory=set)
-
-    @property
-    def serves_all(self) -> bool:
-        """Each service has had a ready worker, so the code is known to run."""
-        return self.served >= self.plans.keys()
+FULL_SECONDS = 1.0  # until a spawn that found no row is tried again
 
 
 class Roster:
     """All worker processes and what is to become of them.
 
     Args:
-        stop_timeout: seconds a drain may take before the process is killed; may be changed.
+        stop_timeout: seconds a drain may take before the process is killed.
 
     Attributes:
-        restarts: how often a process of a service was replaced, by (service, reason).
-        was_cut_off: a process was killed as it did not finish within `stop_timeout`.
+        endings: how processes are ended, and its time limits.
     """
 
     def __init__(self, stop_timeout: float) -> None:
-        self.stop_timeout = stop_timeout
-        self.restarts: Counter[tuple[str, str]] = Counter()
-        self.was_cut_off = False
-        self.is_stopping = False
         self._slots = Slots()
-        self._current = _Generation(0, {})
-        self._previous: _Generation | None = None
+        self._current = PlannedGeneration(0, {})
+        self._previous: PlannedGeneration | None = None
         self._actions: list[Action] = []
+        self.endings = Endings(self._slots, self._actions, stop_timeout)
         self._decided = math.inf
         self._awake_since = 0.0
 
@@ -112,6 +83,28 @@ class Roster:
             if process.phase != Phase.DRAINING
         )
 
+    @property
+    def standing(self) -> int:
+        """The generation that serves if nothing becomes of what is under way now."""
+        current, previous = self._current, self._previous
+        if current.serves_all or previous is None or not previous.has_mold:
+            return current.number
+        return previous.number
+
+    @property
+    def is_stopping(self) -> bool:
+        return self.endings.is_stopping
+
+    @property
+    def was_cut_off(self) -> bool:
+        """In this stop, a process ended before it had finished its tasks."""
+        return self.endings.was_cut_off
+
+    @property
+    def restarts(self) -> Counter[tuple[str, str]]:
+        """How often a process of a service was replaced, by (service, reason)."""
+        return self.endings.restarts
+
     def find(self, pid: int) -> Process | None:
         """The process with this id, if it is one of ours."""
         return self._slots.find(pid)
@@ -120,27 +113,44 @@ class Roster:
 
     def loaded(self, generation: int, plans: Mapping[str, Plan]) -> None:
         """A mold is ready to fork; its generation takes over from the present one."""
+        if self._previous is not None:
+            self._actions.append(Dismiss(self._previous.number))
         if self._current.number:
             self._previous = self._current
-        self._current = _Generation(generation, plans)
+        self._current = PlannedGeneration(generation, plans)
         self._slots.forgive()
 
-    def spawned(self, generation: int, service: str, row: int, pid: int) -> None:
-        """The mold has forked the process asked for."""
+    def withdraw(self) -> None:
+        """The generation that takes over is to be replaced before it has: back to `standing`."""
+        if self.standing != self._current.number:
+            self._go_back()
+
+    def spawned(self, generation: int, service: str, row: int, pid: int, now: float) -> bool:
+        """The mold has forked the process asked for; False if that is another one, known already."""
+        if self.find(pid) is not None:
+            return False
         process = self._slots.at(generation, service, row)
         if process is None or process.pid:
-            self._actions.append(Signal(pid, signal.SIGKILL))  # given up before it was there
-            return
-        self._slots.forked(process, pid)
+            self.endings.kill_now(pid)  # given up before it was there
+            return True
+        for each in (self._current, self._previous):
+            if each is not None and each.number == generation:
+                each.forked_at = now
+        self._slots.forked(process, pid, now)
         if process.phase == Phase.DRAINING:
-            self._actions.append(Signal(pid, signal.SIGKILL))
+            self.endings.leave_off(process, now)
+        return True
 
     def ready(self, pid: int, now: float) -> None:
         """The worker accepts connections."""
         process = self.find(pid)
-        if process is None or process.phase != Phase.BOOTING:
+        if process is None or process.was_ready or process.killed_for:
+            return
+        if process.phase == Phase.DRAINING:
+            self.endings.is_ready_after_all(process, now)
             return
         process.phase = Phase.READY
+        process.was_ready = True
         process.since = process.last_sign = now
         if process.generation == self._current.number:
             self._current.served.add(process.service)
@@ -188,7 +198,7 @@ class Roster:
             self._abandon("the process that workers are forked from has died")
 
     def scale(self, delta: int) -> None:
-        """TTIN and TTOU: so many processes more or fewer, never less than one.
+        """TTIN and TTOU: so many processes more or fewer, as far as the scoreboard has rows.
 
         A service with a `count` of 1 stays single, as it may keep state in its process; unless it
         is the only one.
@@ -196,22 +206,22 @@ class Roster:
         plans = dict(self._current.plans)
         for name, plan in plans.items():
             if plan.count > 1 or len(plans) == 1:
-                plans[name] = Plan(max(1, plan.count + delta), plan.hard_timeout)
+                plans[name] = plan.resized(delta)
         self._current.plans = plans
 
     def drain(self, now: float) -> None:
         """Stop: let everything finish what it runs."""
-        self.is_stopping = True
+        self.endings.is_stopping = True
         for process in list(self.processes):
-            self._drain(process, "stop", now)
+            self.endings.drain(process, "stop", now, has_heirs=False)
 
     def hurry(self, now: float) -> None:
         """Stop now: finish nothing."""
-        self._end_all(signal.SIGINT, now + NOW_SECONDS)
+        self.endings.hurry(now)
 
     def kill(self, now: float) -> None:
         """Stop without asking."""
-        self._end_all(signal.SIGKILL, now + KILL_AGAIN_SECONDS)
+        self.endings.kill(now)
 
     # -- what follows -------------------------------------------------------------------------
 
@@ -224,9 +234,11 @@ class Roster:
             self._keep_deadline(process, now)
         if not self.is_stopping:
             self._fill_slots(now)
+            self._refill_previous(now)
             self._empty_slots(now)
             self._dismiss_previous()
-        actions, self._actions = self._actions, []
+        actions = list(self._actions)
+        self._actions.clear()
         return actions
 
     def wake_at(self, now: float) -> float:
@@ -238,24 +250,29 @@ class Roster:
         return min(moments, default=math.inf)
 
     def _keep_deadline(self, process: Process, now: float) -> None:
-        """Kill a process that is late, or whose loop is stuck."""
-        if now >= process.deadline:
-            if process.killed_for == "":
-                process.killed_for = "not finished in time"
-                self.was_cut_off = True
-                self._warn(f"{process.name} ({process.pid}) did not finish in time: killed")
-            self._signal(process, signal.SIGKILL, now + KILL_AGAIN_SECONDS)
-        elif process.killed_for == "" and process.phase != Phase.BOOTING:
-            stuck = now - max(process.last_sign, self._awake_since)
-            if stuck > self._hard_timeout(process):
-                process.killed_for = "hard_timeout"
-                self._warn(f"{process.name} ({process.pid}) is stuck for {stuck:.1f} s: killed")
-                self._signal(process, signal.SIGABRT, now + DUMP_SECONDS)
+        """End a process that is late or stuck; or its mold, which does not fork it."""
+        sign = process.since if process.phase == Phase.BOOTING else process.last_sign
+        stuck = now - max(sign, self._awake_since)
+        self.endings.keep_deadline(process, now, stuck, self._hard_timeout(process))
+        limit = self.endings.boot_timeout
+        if not process.pid and limit and stuck > limit + LATE_SECONDS:
+            self._end_stuck_mold(process.generation, now)
 
     def _hard_timeout(self, process: Process) -> float:
         """Seconds for which its loop may be stuck; infinite without a limit."""
         plan = self.plans.get(process.service)
         return plan.hard_timeout if plan is not None and plan.hard_timeout else math.inf
+
+    def _end_stuck_mold(self, generation: int, now: float) -> None:
+        for each in (self._current, self._previous):
+            if each is None or each.number != generation or not each.has_mold:
+                continue
+            if now - each.forked_at > self.endings.boot_timeout + LATE_SECONDS:
+                each.has_mold = False
+                self._warn(f"the process that forks workers of generation {generation} is stuck")
+                self._actions.append(Dismiss(generation))
+
+    # -- who is missing, and who is too many --------------------------------------------------
 
     def _fill_slots(self, now: float) -> None:
         current = self._current
@@ -263,16 +280,29 @@ class Roster:
             return
         for service, plan in current.plans.items():
             slots = [self._slots[service, worker_id] for worker_id in range(plan.count)]
-            # How many may boot beside those that they replace.
-            surge = max(2, plan.count // 4) - sum(slot.has_booting_successor for slot in slots)
+            booting = sum(slot.has_booting_successor for slot in slots)
+            surge = plan.surge - booting
+            room = plan.most_draining - self._slots.draining(current.number, service) - booting
             for worker_id, slot in enumerate(slots):
                 if now < slot.not_before or slot.staying(current.number) is not None:
                     continue
                 if slot.processes:
-                    if surge <= 0:
+                    is_recycled = slot.processes[-1].generation == current.number
+                    if surge <= 0 or (is_recycled and room <= 0):
                         continue
                     surge -= 1
-                self._spawn(service, worker_id, now)
+                    room -= is_recycled
+                self._spawn(current, service, worker_id, now)
+
+    def _refill_previous(self, now: float) -> None:
+        """Replace what dies of the generation that serves while it is not sure that the new can."""
+        previous = self._previous
+        if previous is None or not previous.has_mold or self._current.serves_all:
+            return
+        for service, worker_id, slot in self._slots.wanted(previous.plans):
+            is_there = any(each.generation == previous.number for each in slot.processes)
+            if not is_there and now >= slot.not_before and service not in self._current.served:
+                self._spawn(previous, service, worker_id, now)
 
     def _empty_slots(self, now: float) -> None:
         if not self._current.serves_all:
@@ -283,8 +313,18 @@ class Roster:
             if is_wanted and (successor is None or successor.phase != Phase.READY):
                 continue
             for process in [each for each in slot.processes if each is not successor]:
-                is_old = process.generation != self.generation
-                self._drain(process, process.recycled_for or ("reload" if is_old else "count"), now)
+                self._replace(process, now)
+
+    def _replace(self, process: Process, now: float) -> None:
+        """Let a process drain whose place is taken, or is no place any more."""
+        is_old = process.generation != self.generation
+        reason = process.recycled_for or ("reload" if is_old else "count")
+        if reason == "count":
+            draining = self._slots.draining(self.generation, process.service)
+            if draining >= self.plans[process.service].most_draining:
+                return  # the first of those that drain has to end before
+        has_heirs = any(plan.place == process.place for plan in self.plans.values())
+        self.endings.drain(process, reason, now, has_heirs=has_heirs)
 
     def _dismiss_previous(self) -> None:
         """A generation that has been replaced needs its mold no more."""
@@ -292,47 +332,24 @@ class Roster:
             self._actions.append(Dismiss(self._previous.number))
             self._previous = None
 
-    def _spawn(self, service: str, worker_id: int, now: float) -> None:
-        process = self._slots.add(self.generation, service, worker_id, now)
-        self._actions.append(Spawn(self.generation, service, worker_id, process.row))
+    def _spawn(self, of: PlannedGeneration, service: str, worker_id: int, now: float) -> None:
+        process = self._slots.add(of.number, service, worker_id, of.plans[service], now)
+        if process is None:
+            self._slots[service, worker_id].not_before = now + FULL_SECONDS
+            self._warn(f"{service} {worker_id} has to wait: {service} has no row left for it")
+            return
+        self._actions.append(Spawn(of.number, service, worker_id, process.row))
 
     # -- how a process ends -------------------------------------------------------------------
-
-    def _drain(self, process: Process, reason: str, now: float) -> None:
-        if process.phase == Phase.DRAINING:
-            return
-        if reason == "reload" and process.phase == Phase.READY:
-            self._actions.append(Signal(process.pid, signal.SIGHUP))  # it calls on_worker_reload
-        if reason not in ("stop", "count"):
-            self.restarts[process.service, reason.partition(":")[0]] += 1
-        if reason not in ("stop", "reload"):
-            self._actions.append(Say(f"{process.name} ({process.pid}) is to go: {reason}"))
-        self._slots.vacate(process)
-        self._signal(process, signal.SIGTERM, now + self.stop_timeout + KILL_GRACE_SECONDS)
-
-    def _end_all(self, number: int, deadline: float) -> None:
-        """Send all processes the signal of a stop that waits for no task."""
-        self.is_stopping = True
-        for process in self.processes:
-            self._slots.vacate(process)
-            process.killed_for = "stop"
-            self._signal(process, number, deadline)
-
-    def _signal(self, process: Process, number: int, deadline: float) -> None:
-        """Send a signal to it; KILL follows at the deadline."""
-        process.deadline = deadline
-        if process.pid:
-            self._actions.append(Signal(process.pid, number))
 
     def _ended(self, process: Process, reason: str, now: float) -> None:
         """The process has ended, or never began."""
         phase = process.phase
         self._slots.remove(process)
-        if phase != Phase.DRAINING:
+        if phase == Phase.DRAINING:
+            self.endings.ended(process, reason)
+        else:
             self._ended_unasked(process, phase == Phase.READY, process.failure or reason, now)
-        elif not process.killed_for and reason != "exit 0":
-            self.was_cut_off = True
-            self._warn(f"{process.name} ({process.pid}) ended before it had drained: {reason}")
 
     def _ended_unasked(self, process: Process, has_booted: bool, reason: str, now: float) -> None:
         self.restarts[process.service, reason if has_booted else "could not boot"] += 1
@@ -362,11 +379,14 @@ class Roster:
         return self._previous is not None and self._previous.has_mold
 
     def _abandon(self, reason: str) -> None:
-        """Back to the previous generation."""
+        self._actions.append(Abandon(self._go_back(), reason))
+
+    def _go_back(self) -> int:
+        """To the previous generation; returns which one was given up."""
         assert self._previous is not None
         given_up, self._current, self._previous = self._current, self._previous, None
         self._slots.forgive()
-        self._actions.append(Abandon(given_up.number, reason))
+        return given_up.number
 
     def _wanted(self) -> Iterator[tuple[str, int, Slot]]:
         return self._slots.wanted(self.plans)

@@ -64,7 +64,12 @@ class Signals:
             numbers = os.read(self._readable, 4096)
         except BlockingIOError:
             return []
-        return [request for number in numbers if (request := self._meaning(number)) is not None]
+        requests = [request for number in numbers if (request := self._meaning(number)) is not None]
+        # Several reloads at once are one: none of them can mean newer code than the others.
+        reloads = [request for request in requests if request == ReloadSignal()]
+        for _ in reloads[1:]:
+            requests.remove(ReloadSignal())
+        return requests
 
     def _meaning(self, number: int) -> Request | None:
         if number == signal.SIGHUP and self._has_terminal and not has_terminal():

@@ -15,9 +15,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from .plans import Plan
+
 MAX_BACKOFF_SECONDS = 5.0
 CLOSING_SECONDS = 0.5  # that a process which drains may take to close its listening socket
 WATCH_SECONDS = 0.01  # between two checks whether it has
+LATE_SECONDS = (
+    1.0  # a process ends by itself when its `boot_timeout` is over, and says where it hangs
+)
+DUMP_SECONDS = 1.0  # from the dump of a process's stacks to its kill
+
+
+def too_late(boot_timeout: float) -> str:
+    """Why a process was ended that did not become ready, and could not say why itself."""
+    return f"not ready within boot_timeout ({boot_timeout:g} s), the log has its stacks"
 
 
 class Phase(Enum):
@@ -28,21 +39,15 @@ class Phase(Enum):
     DRAINING = "draining"
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What one service should be: `count` processes, killed when stuck for `hard_timeout` seconds."""
-
-    count: int
-    hard_timeout: float = 0.0
-
-
 @dataclass(eq=False)
 class Process:
     """One worker process.
 
     Attributes:
         row: its row on the scoreboard of its generation and service.
-        since: when it was asked for, and later when it was ready.
+        since: when it was asked for, later when it was forked, and then when it was ready.
+        place: the address that it listens on.
+        was_ready: it has accepted connections, so tasks may run in it.
         pid: 0 until the mold has reported it.
         deadline: when it is killed if it has not ended by then.
         recycled_for: why it asks to be replaced; empty while it is to stay.
@@ -56,7 +61,9 @@ class Process:
     worker_id: int
     row: int
     since: float
+    place: str = ""
     pid: int = 0
+    was_ready: bool = False
     phase: Phase = Phase.BOOTING
     deadline: float = math.inf
     recycled_for: str = ""
@@ -154,27 +161,34 @@ class Slots:
 
     def at(self, generation: int, service: str, row: int) -> Process | None:
         """The process with this row on its scoreboard."""
-        for process in self.processes:
-            if (process.generation, process.service, process.row) == (generation, service, row):
-                return process
-        return None
+        return next((each for each in self._of(generation, service) if each.row == row), None)
 
-    def add(self, generation: int, service: str, worker_id: int, now: float) -> Process:
-        """Note a process that is asked for; it gets the lowest row that is free."""
-        taken = {
-            process.row
-            for process in self.processes
-            if (process.generation, process.service) == (generation, service)
-        }
-        row = next(row for row in range(len(taken) + 1) if row not in taken)
-        process = Process(generation, service, worker_id, row, now, last_sign=now)
+    def add(
+        self, generation: int, service: str, worker_id: int, plan: Plan, now: float
+    ) -> Process | None:
+        """Note a process that is asked for; it gets the lowest row that is free, if there is one."""
+        taken = {each.row for each in self._of(generation, service)}
+        row = next((row for row in range(plan.rows) if row not in taken), None)
+        if row is None:
+            return None
+        process = Process(generation, service, worker_id, row, now, place=plan.place, last_sign=now)
         self.processes.append(process)
         self._slots[service, worker_id].processes.append(process)
         return process
 
-    def forked(self, process: Process, pid: int) -> None:
+    def draining(self, generation: int, service: str) -> int:
+        """How many of its processes drain."""
+        return sum(each.phase == Phase.DRAINING for each in self._of(generation, service))
+
+    def _of(self, generation: int, service: str) -> Iterator[Process]:
+        for process in self.processes:
+            if process.generation == generation and process.service == service:
+                yield process
+
+    def forked(self, process: Process, pid: int, now: float) -> None:
         """The process has got its id."""
         process.pid = pid
+        process.since = now
         self._by_pid[pid] = process
 
     def vacate(self, process: Process) -> None:

@@ -9,17 +9,21 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import os
 import socket as flags
-import stat
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from ..address import Address
 from ..native import getaddrinfo, socket
 from .holders import holder
+from .ownfiles import OwnFile
+from .unixsockets import WE, Owner, bind_unix, remove_stale
 
 SO_ATTACH_FILTER = 26  # asm-generic/socket.h; the socket module does not name it
+PORT_TRIES = 10  # to find a free port that is free on each address of a name
+ABSENT = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}  # on this machine
 
 
 class CannotListen(Exception):
@@ -28,16 +32,24 @@ class CannotListen(Exception):
 
 @dataclass(eq=False)
 class Listener:
-    """A listening socket.
+    """The listening sockets of a service: one, or one for each address that a name has.
 
     Attributes:
         address: as configured; port 0 stays 0.
-        is_ours: we bound it, so we may shut it down and remove its file.
+        sockets: at least one.
+        is_ours: we bound them, so we may shut them down and remove their file.
+        file: of a unix socket that we bound.
     """
 
     address: Address
-    socket: socket
+    sockets: tuple[socket, ...]
     is_ours: bool
+    file: OwnFile | None = None
+
+    @property
+    def socket(self) -> socket:
+        """The first one."""
+        return self.sockets[0]
 
     @property
     def bound(self) -> Address:
@@ -56,22 +68,28 @@ class Listener:
         """
         if self.is_ours and not self.address.is_unix:
             program = struct.pack("HP", 5, ctypes.addressof(_DROP_SYN))
-            with contextlib.suppress(OSError):
-                self.socket.setsockopt(flags.SOL_SOCKET, SO_ATTACH_FILTER, program)
+            for each in self.sockets:
+                with contextlib.suppress(OSError):
+                    each.setsockopt(flags.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
     def refuse(self) -> None:
-        """Have the kernel refuse connections, whichever process still holds the socket, too."""
+        """Have the kernel refuse connections, whichever process still holds the sockets, too."""
         if self.is_ours:
-            with contextlib.suppress(OSError):
-                self.socket.shutdown(flags.SHUT_RD)
+            for each in self.sockets:
+                with contextlib.suppress(OSError):
+                    each.shutdown(flags.SHUT_RD)
         self.close()
 
     def close(self) -> None:
-        """Close our descriptor, and remove the file of a unix socket that we bound."""
-        if self.is_ours and self.address.is_unix and self.socket.fileno() >= 0:
-            with contextlib.suppress(OSError):
-                os.unlink(self.address.path)
-        self.socket.close()
+        """Close our descriptors, and remove the file of a unix socket that we bound."""
+        if self.file is not None and self.socket.fileno() >= 0:
+            self.file.remove()
+        self.close_in_child()
+
+    def close_in_child(self) -> None:
+        """Close this process's descriptors alone."""
+        for each in self.sockets:
+            each.close()
 
 
 # Classic BPF, socket(7): drop segments with SYN and without ACK, pass all others.
@@ -88,22 +106,24 @@ _DROP_SYN = ctypes.create_string_buffer(
 )
 
 
-def listen(address: Address, backlog: int, mode: int) -> Listener:
+def listen(address: Address, backlog: int, mode: int, owner: Owner = WE) -> Listener:
     """Bind and listen.
 
     Args:
         mode: permissions of a unix socket's file.
+        owner: whose that file is.
 
     Raises:
         CannotListen: e.g. the port is in use.
     """
     try:
-        listener = _bind(address, mode)
+        listener = _bind_unix(address, mode, owner) if address.is_unix else _bind_tcp(address)
     except OSError as error:
         raise CannotListen(f"cannot listen on {address}: {_reason(address, error)}") from error
-    listener.setblocking(False)
-    listener.listen(backlog)
-    return Listener(address, listener, is_ours=True)
+    for each in listener.sockets:
+        each.setblocking(False)
+        each.listen(backlog)
+    return listener
 
 
 def _reason(address: Address, error: OSError) -> str:
@@ -113,21 +133,54 @@ def _reason(address: Address, error: OSError) -> str:
     return "address already in use" + (f" by {whose}" if whose else "")
 
 
-def _bind(address: Address, mode: int) -> socket:
-    if not address.is_unix:
-        return _bind_tcp(address)
-    remove_stale(address.path)
-    return bind_unix(address.path, mode)
+def _bind_unix(address: Address, mode: int, owner: Owner) -> Listener:
+    remove_stale(address.path, owner)
+    listener = bind_unix(address.path, mode, owner)
+    return Listener(address, (listener,), is_ours=True, file=OwnFile(address.path))
 
 
-def _bind_tcp(address: Address) -> socket:
+def _bind_tcp(address: Address) -> Listener:
+    """A socket for each address that the host has, all of them on one port."""
     infos = getaddrinfo(address.host, address.port, type=flags.SOCK_STREAM, flags=flags.AI_PASSIVE)
-    family, kind, protocol, _, sockaddr = infos[0]
-    listener = socket(family, kind, protocol)
+    places = list(dict.fromkeys((info[0], info[4]) for info in infos))
+    for left in reversed(range(PORT_TRIES)):
+        try:
+            return Listener(address, _bind_all(places), is_ours=True)
+        except OSError as error:
+            # A port that is free at the first address may be another's at the second.
+            if error.errno != errno.EADDRINUSE or address.port or not left:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+def _bind_all(places: Iterable[tuple[int, Any]]) -> tuple[socket, ...]:
+    """Bind those of the addresses that this machine has, at least one."""
+    bound: list[socket] = []
+    absent: OSError | None = None
+    try:
+        for family, (host, port, *rest) in places:
+            port = bound[0].getsockname()[1] if bound else port
+            try:
+                bound.append(_bind_one(family, (host, port, *rest)))
+            except OSError as error:
+                if error.errno not in ABSENT:
+                    raise
+                absent = error
+        if absent is not None and not bound:
+            raise absent
+    except OSError:
+        for each in bound:
+            each.close()
+        raise
+    return tuple(bound)
+
+
+def _bind_one(family: int, sockaddr: tuple[Any, ...]) -> socket:
+    listener = socket(family, flags.SOCK_STREAM)
     try:
         listener.setsockopt(flags.SOL_SOCKET, flags.SO_REUSEADDR, 1)
-        if family == flags.AF_INET6:
-            listener.setsockopt(flags.IPPROTO_IPV6, flags.IPV6_V6ONLY, 1)
+        if family == flags.AF_INET6:  # "any" is any address of either family, as elsewhere
+            listener.setsockopt(flags.IPPROTO_IPV6, flags.IPV6_V6ONLY, sockaddr[0] != "::")
         listener.bind(sockaddr)
         set_inherited_options(listener)
     except OSError:
@@ -149,46 +202,3 @@ def set_inherited_options(listener: socket) -> None:
         # Within the machine nothing is to be paced, as BBR does for 2 % of a task's CPU time. Reno
         # is in every kernel, and open to everybody (tcp(7)).
         listener.setsockopt(flags.IPPROTO_TCP, flags.TCP_CONGESTION, b"reno")
-
-
-def bind_unix(path: str, mode: int) -> socket:
-    """A unix socket at `path`, whose file has `mode` from the start."""
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    listener = socket(flags.AF_UNIX, flags.SOCK_STREAM)
-    before = os.umask(0o777 & ~mode)
-    try:
-        listener.bind(path)
-    except OSError:
-        listener.close()
-        raise
-    finally:
-        os.umask(before)
-    return listener
-
-
-def remove_stale(path: str) -> None:
-    """Remove the socket file that a killed process left.
-
-    Raises:
-        OSError: EADDRINUSE if somebody listens there, EEXIST if it is no socket.
-    """
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise FileExistsError(errno.EEXIST, "exists and is not a socket", path)
-    except FileNotFoundError:
-        return
-    if _is_listened_to(path):
-        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-    os.unlink(path)
-
-
-def _is_listened_to(path: str) -> bool:
-    with socket(flags.AF_UNIX, flags.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            return False
-        except OSError:
-            pass  # e.g. the queue of a listener is full
-    return True

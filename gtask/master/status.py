@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import scoreboard as board
@@ -150,7 +150,7 @@ class Status:
     def _process(self, process: Process, now: float) -> dict[str, Any]:
         scoreboard = self._board(process)
         ints, floats, base = scoreboard.ints, scoreboard.floats, process.row * board.CELLS
-        functions = self._molds[process.generation].functions[process.service]
+        functions = self._molds[process.generation].functions.get(process.service, ())
         function, since = "", now
         if number := ints[base + board.EXECUTING]:
             function, since = _name(functions, number), floats[base + board.EXECUTING_SINCE]
@@ -194,5 +194,5 @@ def last_sign(heartbeat: float, executing_since: float) -> float:
     return max(heartbeat, executing_since) if executing_since else heartbeat + BEAT_SLACK_SECONDS
 
 
-def _name(functions: list[str], number: int) -> str:
-    return functions[number - 1] if number <= len(functions) else f"function {number}"
+def _name(functions: Sequence[str], number: int) -> str:
+    return functions[number - 1] if 0 < number <= len(functions) else f"function {number}"

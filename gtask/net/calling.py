@@ -233,10 +233,12 @@ class CallingConnection(TcpConnection):
             self._timer = None
 
     def _closed(self, reason: str) -> None:
-        if self._is_securing:
+        is_failure = self._is_securing
+        if is_failure:
             self._tell_failure(reason)
-            log.warning("%r: %s", self, reason)
         self._stop_waiting()
         self._before.clear()
         self._before_bytes = 0
         super()._closed(reason)
+        if is_failure:
+            log.warning("%r: %s", self, reason)

@@ -179,8 +179,8 @@ class Debts:
         try:
             check(stream, now)
         except BaseException:  # the others' time must be seen to, too
-            log.exception("%r: its time limits failed", stream)
             self.forget(stream)
+            log.exception("%r: its time limits failed", stream)
 
     def _check_taking(self, stream: Debtor, now: float) -> None:
         done = stream._sent_bytes()  # offers it to the kernel: the loop may be late with that

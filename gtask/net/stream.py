@@ -160,6 +160,11 @@ class Stream(Debtor):
         waiting = self._output.size if self._output is not None else 0
         return waiting if self._tls is None else waiting + self._tls.waiting_bytes
 
+    @property
+    def _is_mid_record(self) -> bool:
+        """The beginning of a TLS handshake or record has come, and the rest has not."""
+        return self._tls is not None and self._tls.is_mid_record
+
     def _write(self, data: bytes | bytearray) -> None:
         if self._tls is not None:
             self._tls.send(data)

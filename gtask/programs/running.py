@@ -7,19 +7,23 @@ import json
 import os
 import select
 import signal
+import socket
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from ..config import Settings
-from ..master.control import ask
+from ..master.control import ask, connect, peer_pid
 from ..master.pidfile import running_pid
 from ..printable import printable
+from ..process import is_master
 from .outcome import DONE, FAILED, NOT_RUNNING, Failure
 from .tables import connections_table, status_table
 
 ANSWER_SECONDS = 10.0
 WATCH_SECONDS = 1.0
+LOOK_SECONDS = 0.05
 
 
 class NotRunning(Failure):
@@ -43,19 +47,43 @@ def stop(settings: Settings) -> int:
         NotRunning, CutOff: so it is.
         Failure: it does not answer.
     """
-    pid = running_pid(settings.pid_file)
-    answer = _ask(settings, "stop", None) if settings.control else None
-    if answer is not None:
-        pid = answer["pid"]
-    elif pid:
-        os.kill(pid, signal.SIGTERM)  # the control socket has been removed, or is not configured
-    else:
-        raise NotRunning(settings)
-    _await_end(pid)
-    if answer is not None and not answer["ok"]:
-        raise CutOff
+    if not settings.control or not _stop_by_control(settings):
+        _stop_by_signal(settings)
     print("stopped")
     return DONE
+
+
+def _stop_by_control(settings: Settings) -> bool:
+    """False if nobody listens at the control socket."""
+    with _connected(settings, None) as connection:
+        if connection is None:
+            return False
+        with _watched(peer_pid(connection)) as ended:
+            answer = _answer(settings, connection, "stop")
+            if ended < 0:
+                _await_silence(settings)  # it is in another namespace of processes
+            else:
+                select.select([ended], [], [])
+    if not answer["ok"]:
+        raise CutOff
+    return True
+
+
+def _stop_by_signal(settings: Settings) -> None:
+    """For the control socket has been removed, or is not configured.
+
+    It is the kernel who says which process holds the lock of the pid file. What is written there
+    may be the number of a stranger by now, or mean somebody else in our namespace of processes.
+    """
+    pid = running_pid(settings.pid_file)
+    with _watched(pid) as ended:
+        if ended < 0 or not is_master(pid) or running_pid(settings.pid_file) != pid:
+            raise NotRunning(settings)
+        try:
+            signal.pidfd_send_signal(ended, signal.SIGTERM)
+        except PermissionError:
+            raise Failure(FAILED, f"process {pid} belongs to another user") from None
+        select.select([ended], [], [])
 
 
 def reload(settings: Settings) -> int:
@@ -126,22 +154,58 @@ def _ask(
     Raises:
         Failure: it does not answer.
     """
+    with _connected(settings, timeout) as connection:
+        return None if connection is None else _answer(settings, connection, command)
+
+
+@contextlib.contextmanager
+def _connected(settings: Settings, timeout: float | None) -> Iterator[socket.socket | None]:
+    """A connection to the master, or None if none runs."""
     if not settings.control:
         raise Failure(FAILED, f"{settings.file} [gtask] control: is not set")
     try:
-        return ask(settings.control, command, timeout)
+        connection = connect(settings.control, timeout)
     except (FileNotFoundError, ConnectionRefusedError):
-        return None
-    except (OSError, EOFError) as error:
-        where = f"control socket {settings.control}"
-        raise Failure(FAILED, f"no answer on {where}: {error}") from error
+        yield None
+        return
+    except OSError as error:
+        raise _no_answer(settings, error) from error
+    with connection:
+        yield connection
 
 
-def _await_end(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        ended = os.pidfd_open(pid)
-        select.select([ended], [], [])
-        os.close(ended)
+def _answer(settings: Settings, connection: socket.socket, command: str) -> dict[str, Any]:
+    try:
+        return ask(connection, command)
+    except (OSError, EOFError, ValueError) as error:
+        raise _no_answer(settings, error) from error
+
+
+def _no_answer(settings: Settings, error: Exception) -> Failure:
+    return Failure(FAILED, f"no answer on control socket {settings.control}: {error}")
+
+
+@contextlib.contextmanager
+def _watched(pid: int) -> Iterator[int]:
+    """A descriptor that tells when the process has ended; -1 if we do not see it."""
+    try:
+        ended = os.pidfd_open(pid) if pid > 0 else -1
+    except ProcessLookupError:
+        ended = -1
+    try:
+        yield ended
+    finally:
+        if ended >= 0:
+            os.close(ended)
+
+
+def _await_silence(settings: Settings) -> None:
+    """Wait until nobody listens at the control socket."""
+    for _ in range(round(ANSWER_SECONDS / LOOK_SECONDS)):
+        with contextlib.suppress(Failure), _connected(settings, ANSWER_SECONDS) as connection:
+            if connection is None:
+                return
+        time.sleep(LOOK_SECONDS)
 
 
 def _as_json(answer: dict[str, Any]) -> str:

@@ -164,7 +164,7 @@ def _start_store(settings: StoreSettings, board: StoreBoard, master: int) -> int
 
 def _check(settings: Settings) -> int:
     from ..logs.setup import setup_logging
-    from ..master.molds import try_load
+    from ..master.trial import try_load
 
     with contextlib.suppress(OSError):
         setup_logging(settings)

@@ -18,6 +18,10 @@ class TlsFilter:
         context: certificates and checks.
         server_side: which side of the handshake this is.
         server_hostname: the name to check the peer's certificate against (clients).
+
+    Attributes:
+        is_established: the handshake is done.
+        is_mid_record: what came last was the beginning of something: a handshake, a record.
     """
 
     def __init__(
@@ -30,6 +34,7 @@ class TlsFilter:
         )
         self._waiting = bytearray()
         self.is_established = False
+        self.is_mid_record = False
 
     @property
     def waiting_bytes(self) -> int:
@@ -43,7 +48,9 @@ class TlsFilter:
             ssl.SSLError: the peer is no TLS peer, or its certificate is refused.
         """
         self._incoming.write(data)
-        if not self.is_established and not self._shake_hands():
+        was_established = self.is_established
+        if not was_established and not self._shake_hands():
+            self.is_mid_record = True
             return b""
         plain = []
         try:
@@ -53,6 +60,7 @@ class TlsFilter:
             pass
         except ssl.SSLZeroReturnError:
             pass  # close_notify: the end of stream follows on the socket
+        self.is_mid_record = was_established and not plain
         return b"".join(plain)
 
     def send(self, data: bytes | bytearray) -> None:

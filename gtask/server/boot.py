@@ -6,8 +6,9 @@ at a Python object counts its references: the less it does after its fork, the m
 
 A worker is a gevent `StreamServer` that is started on the master's listening socket. It talks to the
 master by the scoreboard and by messages on a socket; it listens to TERM (drain), HUP (a TERM that
-follows is a reload's), INT (stop now) and USR2 (report connections). What user code raises, wherever
-it does, ends no more than the greenlet it is raised in.
+follows is a reload's), URG (others will accept what nobody has accepted yet), INT (stop now) and
+USR2 (report connections). What user code raises, wherever it does, ends no more than the greenlet it
+is raised in.
 """
 
 from __future__ import annotations
@@ -18,12 +19,11 @@ import random
 import signal
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import gevent
-import ujson
 from gevent.event import Event
 
 from ..address import format_address
@@ -37,12 +37,14 @@ from ..patches.leftovers import end_if_forked
 from ..process import resident_bytes
 from ..protocols.tls import TlsFilter
 from ..scoreboard import Scoreboard, State
+from .bootlimit import BootLimit
 from .callbacks import CallbackService
 from .engine import Engine
 from .fairness import Fairness
 from .interface import Service
 from .load import describe
 from .lobby import Lobby
+from .messenger import Messenger
 from .networks import Networks
 from .overflow import Overflow
 from .reception import Reception
@@ -79,6 +81,8 @@ class WorkerProcess:
         events: where messages to the master go, a SOCK_SEQPACKET socket.
         stop_timeout: seconds a drain may take.
         tls: the service's certificates, or None.
+        boot_timeout: seconds until it is ready, at most; 0: any time.
+        others: more listening sockets, where the service has several addresses.
     """
 
     def __init__(
@@ -90,11 +94,14 @@ class WorkerProcess:
         events: socket.socket,
         stop_timeout: float,
         tls: ssl.SSLContext | None = None,
+        boot_timeout: float = 0.0,
+        others: Sequence[socket.socket] = (),
     ) -> None:
         self.worker = worker
         self.settings = settings
-        self.events = events
+        self.master = Messenger(events)
         self.stop_timeout = stop_timeout
+        self.boot_limit = BootLimit(boot_timeout, self.tell_failure)
         is_single = bool(worker.served) and settings.concurrency == 1
         self.stats = WorkerStats(scoreboard, runs_one_at_a_time=is_single)
         self.reactor = current_reactor()
@@ -102,10 +109,12 @@ class WorkerProcess:
         self.signalled = Event()  # TERM or INT came
         self.is_hurried = False
         self.is_reloading = False
+        self.has_booted = False
+        self.has_heirs = False  # others accept at our address
         self.takes_guests = False  # what is accepted is left unread by `overflow`
         self.reload_told = -math.inf
         self.ended_by = math.inf  # the moment at which the process ends in any case
-        self.is_told_ready = self.asked_to_go = False  # by messages that the master has taken
+        self.asked_to_go = False
         self.loss = "interrupted"  # what becomes of durable tasks that a drain cuts off
         self.max_tasks = self.max_rss = self.next_check = 0.0
         self.tls = tls
@@ -116,6 +125,7 @@ class WorkerProcess:
                 signal.SIGTERM: self.on_term,
                 signal.SIGINT: self.on_int,
                 signal.SIGHUP: self.on_hup,
+                signal.SIGURG: self.on_heirs,
                 signal.SIGUSR2: self.on_report,
             },
         )
@@ -129,7 +139,7 @@ class WorkerProcess:
             siblings=settings.count,
             is_strict=is_single,
         )
-        self.listener = listener
+        self.listeners = [] if listener is None else [listener, *others]
         is_web = settings.listen.protocol == "websocket"
         self.networks = Networks(settings.allow, settings.proxy_networks, judges_requests=is_web)
         self.reception: Reception | None = None
@@ -140,7 +150,7 @@ class WorkerProcess:
             )
         self.queues: Any = None  # the stores of a service that has some
         self.service = self.make_service()
-        self.server: SharedListener | None = None  # made in the worker
+        self.servers: list[SharedListener] = []  # made in the worker, one for each listener
         can_pass_on = bool(worker.served) and tls is None
         self.overflow = Overflow(
             loop,
@@ -207,7 +217,7 @@ class WorkerProcess:
             self.ended_by = monotonic() + FAREWELL_SECONDS
         if before_end is not None:
             before_end(code)
-        if self.server is not None:  # so `on_worker_start` has been through
+        if self.has_booted:
             self.call("on_worker_stop")
         Timer.delete_all()
         return code
@@ -218,7 +228,7 @@ class WorkerProcess:
             self.boot(worker_id, row)
         except BaseException as error:  # the edge: on_worker_start is user code
             end_if_forked(error)
-            self.tell_master("failed", reason=describe(error))
+            self.tell_failure(describe(error))
             log.error("worker %s %d cannot start", self.worker.name, worker_id, exc_info=error)
             return FAILED_TO_BOOT
         self.signalled.wait()
@@ -229,7 +239,8 @@ class WorkerProcess:
     def boot(self, worker_id: int, row: int) -> None:
         """Listen to signals, call `on_worker_start`, accept."""
         gevent.reinit()  # the loop has the mold's epoll, which must not be shared
-        self.row = row
+        self.boot_limit.start()
+        self.row = self.master.row = row
         self.pid = os.getpid()
         self.worker.id = worker_id
         self.stats.boot(row, os.getpid())
@@ -243,22 +254,29 @@ class WorkerProcess:
         if self.worker.on_worker_start is not None:
             self.worker.on_worker_start(self.worker)
             end_if_forked(None)
-        if self.listener is not None:
-            self.server = self.service.make_server(self.listener)
-            self.server.share(self.accept, self.fairness, self.service.serve_newest)
+        for listener in self.listeners:
+            server = self.service.make_server(listener)
+            server.share(self.accept, self.fairness, self.service.serve_newest)
             self.fairness.overflow = self.overflow
-            self.server.start()
+            server.start()
+            self.servers.append(server)
         if self.queues is not None:
             self.queues.each("start", worker_id == 0)
+        self.boot_limit.stop()
+        self.has_booted = True
         self.stats.state(State.READY)
         self.fairness.refresh()
-        self.is_told_ready = self.tell_master("ready")
+        self.master.tell("ready")
 
     def drain(self) -> int:
         """Accept no more, let running work end; returns 0, or 1 if it was cut off."""
         deadline = self.ended_by = monotonic() + self.stop_timeout
-        if self.server is not None:
-            self.server.finish()
+        for server in self.servers:
+            if self.has_heirs:
+                server.leave()
+            else:
+                server.finish()
+        if self.servers:
             self.overflow.close()
         # Told only now: the master may then have the kernel refuse what is still in the queue.
         self.stats.state(State.DRAINING)
@@ -306,15 +324,15 @@ class WorkerProcess:
         self.stats.after_fork_in_child()
         for watcher, _ in self.watchers:
             watcher.stop()
-        for part in (self.server, self.overflow, self.reception, self.service):
+        for part in (*self.servers, self.overflow, self.reception, self.service):
             if part is not None:
                 part.after_fork_in_child()
         for lingering in list(self.reactor.lingering):
             lingering.end()
         close_in_child()
-        if self.listener is not None:
-            self.listener.close()
-        self.events.close()
+        for listener in self.listeners:
+            listener.close()
+        self.master.close()
 
     # -- connections --------------------------------------------------------------------------
 
@@ -330,7 +348,7 @@ class WorkerProcess:
         """Accept a connection, whatever the gate says; False if there is none."""
         self.takes_guests = True
         try:
-            return self.server is not None and self.server.accept_one()
+            return bool(self.servers) and self.servers[0].accept_one()
         finally:
             self.takes_guests = False
 
@@ -372,9 +390,14 @@ class WorkerProcess:
     # -- signals and timers, in the hub -------------------------------------------------------
 
     def on_term(self) -> None:
+        if not self.has_booted:
+            os._exit(0)  # nobody waits for anything
         # A HUP of long ago was a terminal's, which is nothing to us.
         self.is_reloading = monotonic() - self.reload_told < RELOAD_SECONDS
         self.signalled.set()
+
+    def on_heirs(self) -> None:
+        self.has_heirs = True  # the master sends TERM right after it
 
     def on_hup(self) -> None:
         self.reload_told = monotonic()  # the master sends TERM right after it
@@ -384,11 +407,12 @@ class WorkerProcess:
         self.signalled.set()
 
     def on_report(self) -> None:
+        self.master.forget("connections")
         report = self.service.report()
         for start in range(0, max(1, len(report)), REPORT_CONNECTIONS):
             part = report[start : start + REPORT_CONNECTIONS]
             last = start + REPORT_CONNECTIONS >= len(report)
-            self.tell_master("connections", connections=part, last=last)
+            self.master.tell("connections", connections=part, first=not start, last=last)
 
     def on_abandoned(self, function: str) -> None:
         self.loss = "worker_lost"
@@ -401,6 +425,7 @@ class WorkerProcess:
     def beat(self) -> None:
         """Tell the master that the loop turns, and check the limits now and then."""
         self.stats.beat(*self.service.oldest())
+        self.master.flush()
         look_after_log()
         if self.queues is not None:
             self.queues.each("beat")
@@ -408,8 +433,6 @@ class WorkerProcess:
         if now < self.next_check or self.signalled.is_set():
             return
         self.next_check = now + CHECK_SECONDS
-        if not self.is_told_ready:
-            self.is_told_ready = self.tell_master("ready")
         self.fairness.refresh()
         if self.settings.idle_timeout:
             self.close_idle(self.settings.idle_timeout)
@@ -422,17 +445,11 @@ class WorkerProcess:
     def ask_to_go(self, reason: str) -> None:
         """Ask for a replacement; the master drains us when that is up."""
         if not self.asked_to_go:
-            self.asked_to_go = self.tell_master("recycle", reason=reason)
+            self.asked_to_go = True
+            self.master.tell("recycle", reason=reason)
 
-    def tell_master(self, event: str, **details: Any) -> bool:
-        """Send a message without waiting; False if the master takes none now, or has gone."""
-        message = {"event": event, "row": self.row, "pid": os.getpid(), **details}
-        try:
-            self.events.send(ujson.dumps(message).encode(), socket.MSG_DONTWAIT)
-        except OSError:
-            log.debug("cannot tell the master of %r", event)
-            return False
-        return True
+    def tell_failure(self, reason: str) -> None:
+        self.master.tell_at_last("failed", reason=reason)
 
 
 def _with_jitter(limit: float) -> float:

@@ -1,7 +1,7 @@
 """What a process that was forked from the mold does before it is a worker.
 
 It waits until the master is its parent, ties its life to the master's, and takes on the service's
-title, user and group.
+title. User and group are the mold's already, which takes them on before it imports anything.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ from typing import TYPE_CHECKING
 
 from .. import native
 from ..errors import ConfigError
-from ..process import die_with, set_title
+from ..process import die_with, open_own_proc, set_title
 
 if TYPE_CHECKING:
     from ..config import ServiceSettings
     from ..generation import Generation
 
 POLL_SECONDS = 0.001
+
+
+class NotPermitted(Exception):
+    """A mold cannot become the user of its services, so it imports nothing."""
 
 
 def become_child_of_master(generation: Generation, between: int) -> None:
@@ -32,20 +36,32 @@ def become_child_of_master(generation: Generation, between: int) -> None:
 
 
 def become_worker_of(settings: ServiceSettings, generation: Generation, title: str) -> None:
-    """Take on what a service's workers have: its listener alone, a title, a user and a group.
-
-    Raises:
-        ConfigError: there is no such user or group, or we may not become it.
-    """
+    """Take on what a service's workers have: its listeners alone, and a title."""
     native.signal(signal.SIGINT, signal.SIG_DFL)  # until the worker listens to it; as TERM is
     set_title(title)
-    for name, listener in generation.listeners.items():
+    for name, listeners in generation.listeners.items():
         if name != settings.name:
-            listener.close()
-    if settings.user or settings.group:
-        drop_privileges(settings.user, settings.group)
-        die_with(generation.master)  # the kernel has forgotten it with the user
+            for listener in listeners:
+                listener.close()
     gc.enable()
+
+
+def take_user(user: str, group: str, parent: int) -> None:
+    """In a mold: become the user and group of its services, if they have one.
+
+    Args:
+        parent: with whom it dies, which the kernel forgets with the user.
+
+    Raises:
+        NotPermitted: there is no such user or group, or we may not become it.
+    """
+    if user or group:
+        try:
+            drop_privileges(user, group)
+        except ConfigError as error:
+            raise NotPermitted(str(error)) from error
+        die_with(parent)
+        open_own_proc()
 
 
 def drop_privileges(user: str, group: str) -> None:

@@ -31,6 +31,7 @@ class Gate:
         self._loop = loop
         self._fd = fd
         self._event: epoll.Event | None = None
+        self._linked: list[Gate] = []
         self.is_open = True
         # libev registers a watcher when the loop turns next. Should it ever make its epoll anew
         # (it does when it meets an event it cannot explain), ours is lost and made again.
@@ -39,12 +40,18 @@ class Gate:
         self._forked = loop.fork(ref=False)
         self._forked.start(self._start_over)
 
+    def link(self, gate: Gate) -> None:
+        """Open and shut another one with this, where a service has several listening sockets."""
+        self._linked.append(gate)
+
     def open(self) -> None:
         """Take part in accepting."""
         if not self.is_open:
             self.is_open = True
             if self._event is not None:
                 self._control(epoll.ADD)
+            for gate in self._linked:
+                gate.open()
 
     def shut(self) -> None:
         """Take no part, until `open`."""
@@ -52,6 +59,8 @@ class Gate:
             self.is_open = False
             if self._event is not None:
                 self._control(epoll.DEL)
+            for gate in self._linked:
+                gate.shut()
 
     def close(self) -> None:
         """Give the registration up; to be called before `fd` is closed, as others hold it open."""

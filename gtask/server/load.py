@@ -140,8 +140,18 @@ def _import(key: str, name: str, problems: list[str]) -> ModuleType | None:
     try:
         return importlib.import_module(name)
     except BaseException as error:  # the edge to user code: a module may even call sys.exit
-        problems.append(f"{key}: cannot import {name}: {describe(error)}")
+        problems.append(f"{key}: cannot import {name}: {describe(error)}{_not_searched(error)}")
         return None
+
+
+def _not_searched(error: BaseException) -> str:
+    """For a module that is not found: the directories that this process's user may not read."""
+    closed = [
+        path for path in sys.path if os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK)
+    ]
+    if not isinstance(error, ModuleNotFoundError) or not closed:
+        return ""
+    return f"; user {os.getuid()} may not look into {', '.join(closed)}"
 
 
 def _take_callbacks(worker: Worker, handler: ModuleType) -> list[str]:

@@ -30,18 +30,24 @@ from ..logs.hooks import install_hooks
 from ..logs.loggers import get_logger
 from ..logs.setup import look_after_log
 from ..process import die_with, set_title
-from .child import become_child_of_master, become_worker_of
+from .bootlimit import BootLimit
+from .child import NotPermitted, become_child_of_master, become_worker_of, take_user
 from .farewell import keep_finalizers, limit_farewell, run_exit_functions
 from .forks import Forker
+from .front import Front
+from .messenger import Messenger
+from .part import FAILED, Part
 from .surroundings import prepare_surroundings
 
 if TYPE_CHECKING:
+    import ssl
+
+    from ..config import Settings
     from ..worker import Worker
     from .boot import WorkerProcess
 
 log = get_logger(__name__)
 
-FAILED = 1
 REHEARSAL_DESCRIPTORS = 64  # what it may open, several times over
 MAX_REQUEST_BYTES = 65536
 LOG_SECONDS = 1.0  # what the end of a worker may wait for handlers of its log
@@ -62,6 +68,9 @@ IGNORED = (
 def run_mold(generation: Generation, workers: Iterable[Worker] | None = None) -> int:
     """Load the user's code, then fork workers as the master asks, until it closes the channel.
 
+    Nothing of the user's is imported before this process has the services' user and group. Where
+    services have different ones, each has a mold of its own, behind this process.
+
     Args:
         workers: what a script declared; without it, the settings say what to import.
 
@@ -72,16 +81,29 @@ def run_mold(generation: Generation, workers: Iterable[Worker] | None = None) ->
     _ignore_signals()
     die_with(generation.master)
     set_title(f"gtask: mold {generation.number}")
+    owners = {(each.user, each.group) for each in generation.settings.services}
+    if len(owners) > 1:
+        return Front(generation, owners, lambda part: _run(part, workers)).run()
+    return _run(Part(generation, generation.channel, generation.master), workers)
+
+
+def _run(part: Part, workers: Iterable[Worker] | None) -> int:
+    """Be the mold of these services."""
     forker = Forker()
+    limit = BootLimit(
+        part.generation.settings.boot_timeout, lambda why: part.tell_not_loaded([why])
+    )
+    limit.start()
     try:
-        loaded = _load(generation, workers, forker)
-        processes = _make_processes(generation, loaded)
+        certificates = _prepare(part)
+        loaded = _load(part.generation.settings, workers, forker)
+        processes = _make_processes(part.generation, loaded, certificates)
     except BaseException as error:  # the edge to user code: a module may even call sys.exit
-        return _report_failure(generation, error)
-    functions = {name: worker.function_names() for name, worker in loaded.items()}
+        return _report_failure(part, error)
+    limit.stop()
     _keep_shared()
-    _tell(generation, event="loaded", functions=functions)
-    _Mold(generation, forker, processes).serve()
+    part.tell_loaded({name: worker.function_names() for name, worker in loaded.items()})
+    _Mold(part, forker, processes).serve()
     return 0
 
 
@@ -90,18 +112,16 @@ def _ignore_signals() -> None:
         native.signal(number, signal.SIG_IGN)
 
 
-def _tell(generation: Generation, **message: Any) -> None:
-    with contextlib.suppress(OSError):  # the master has gone, and so shall we
-        generation.channel.send(ujson.dumps(message).encode())
-
-
-def _report_failure(generation: Generation, error: BaseException) -> int:
+def _report_failure(part: Part, error: BaseException) -> int:
     from .load import describe
 
     problems, code = [describe(error)], FAILED
     if isinstance(error, ConfigError):
         problems, code = error.problems, os.EX_CONFIG
-    _tell(generation, event="failed", problems=problems, code=code)
+    elif isinstance(error, NotPermitted):
+        names = ", ".join(each.name for each in part.generation.settings.services)
+        problems = [f"{names} cannot start: ConfigError: {error}"]
+    part.tell_not_loaded(problems, code)
     log.debug("the code does not load", exc_info=error)
     return code
 
@@ -109,24 +129,37 @@ def _report_failure(generation: Generation, error: BaseException) -> int:
 # -- loading: what is done once for all workers ---------------------------------------------------
 
 
-def _load(
-    generation: Generation, workers: Iterable[Worker] | None, forker: Forker
-) -> dict[str, Worker]:
-    """The workers by their services' names, with everything imported."""
+def _prepare(part: Part) -> dict[str, ssl.SSLContext | None]:
+    """Import what is gtask's, read the certificates, which root alone may read, perhaps, and then
+    become the services' user; returns the certificates."""
     _patch()
     _import_early()
+    from .load import load_certificates
+
+    settings = part.generation.settings
+    if part.generation.stacks is not None:
+        part.generation.stacks.catch_mold()
+    certificates = load_certificates(settings)
+    owner = settings.services[0]
+    take_user(owner.user, owner.group, part.parent)
+    return certificates
+
+
+def _load(
+    settings: Settings, workers: Iterable[Worker] | None, forker: Forker
+) -> dict[str, Worker]:
+    """The workers by their services' names, with everything imported."""
     from ..patches.early import rebind_early_names
     from .load import load_script_workers, load_workers
 
-    if generation.stacks is not None:
-        generation.stacks.catch_mold()
     with _fresh_sources():
         if workers is None:
             with forker:
-                loaded = load_workers(generation.settings)
+                loaded = load_workers(settings)
         else:
             rebind_early_names()
-            loaded = load_script_workers(generation.settings, workers)
+            names = {each.name for each in settings.services}
+            loaded = load_script_workers(settings, [one for one in workers if one.name in names])
     sys.stdout.flush()  # or each worker writes it again
     return loaded
 
@@ -173,12 +206,14 @@ def _fresh_sources() -> Iterator[None]:
         sys.dont_write_bytecode = before
 
 
-def _make_processes(generation: Generation, loaded: dict[str, Worker]) -> dict[str, WorkerProcess]:
+def _make_processes(
+    generation: Generation,
+    loaded: dict[str, Worker],
+    certificates: dict[str, ssl.SSLContext | None],
+) -> dict[str, WorkerProcess]:
     """What the workers of each service are forked from; nothing when the code is only checked."""
     from .boot import WorkerProcess
-    from .load import load_certificates
 
-    certificates = load_certificates(generation.settings)
     descriptors = prepare_surroundings(generation.settings)
     can_rehearse = generation.listeners and descriptors >= REHEARSAL_DESCRIPTORS
     if can_rehearse and any(worker.served for worker in loaded.values()):
@@ -187,11 +222,13 @@ def _make_processes(generation: Generation, loaded: dict[str, Worker]) -> dict[s
         settings.name: WorkerProcess(
             loaded[settings.name],
             settings,
-            generation.listeners.get(settings.name),
+            next(iter(generation.listeners.get(settings.name, ())), None),
             generation.scoreboards[settings.name],
-            generation.channel,
+            generation.events,
             generation.settings.stop_timeout,
             certificates[settings.name],
+            generation.settings.boot_timeout,
+            generation.listeners.get(settings.name, ())[1:],
         )
         for settings in generation.settings.services
         if generation.number  # else the code is only checked
@@ -227,12 +264,14 @@ def _keep_shared() -> None:
 class _Mold:
     """Forks workers from what has been loaded and made."""
 
-    def __init__(
-        self, generation: Generation, forker: Forker, processes: dict[str, WorkerProcess]
-    ) -> None:
-        self._generation = generation
+    def __init__(self, part: Part, forker: Forker, processes: dict[str, WorkerProcess]) -> None:
+        self._part = part
+        self._generation = part.generation
         self._fork = forker.fork
         self._processes = processes
+        # What is said there is the mold's word. Closed by their numbers, as `socket.close` would
+        # take another 40 kB of each worker's own memory.
+        self._own_fds = {part.orders.fileno(), part.generation.channel.fileno()}
 
     def serve(self) -> None:
         """Do what the master asks, until it closes the channel."""
@@ -253,7 +292,7 @@ class _Mold:
 
     def _requests(self) -> list[dict[str, Any]]:
         """All that the master has asked for; waits for something."""
-        channel = self._generation.channel
+        channel = self._part.orders
         messages = [channel.recv(MAX_REQUEST_BYTES)]
         with contextlib.suppress(BlockingIOError):
             while messages[-1]:
@@ -288,9 +327,9 @@ class _Mold:
         where = {"service": request["service"], "row": request["row"]}
         if isinstance(outcome, OSError):
             reason = f"cannot fork: {outcome.strerror}"
-            _tell(self._generation, event="failed", **where, reason=reason)
+            self._part.report(event="failed", **where, reason=reason)
         else:
-            _tell(self._generation, event="spawned", **where, pid=outcome)
+            self._part.report(event="spawned", **where, pid=outcome)
 
     def _be_worker(self, request: dict[str, Any], between: int) -> NoReturn:
         from ..net.log_queue import finish_log, flush_queue, take_all
@@ -302,6 +341,8 @@ class _Mold:
             if self._generation.stacks is not None:
                 self._generation.stacks.catch(service, row)
             become_child_of_master(self._generation, between)
+            for fd in self._own_fds:
+                os.close(fd)
             process = self._processes[service]
             take_all(process.reactor.hub)
             use_native_locks()
@@ -317,8 +358,9 @@ class _Mold:
             flush_queue(min(LOG_SECONDS, max(0.0, ended_by - monotonic()) / 2))
             run_exit_functions(process.patience())
         except BaseException as error:  # the last edge: nothing may return into the mold's code
-            reason = f"{type(error).__name__}: {error}"
-            _tell(self._generation, event="failed", pid=os.getpid(), reason=reason)
+            messenger = Messenger(self._generation.events)
+            messenger.row = row
+            messenger.tell_at_last("failed", reason=f"{type(error).__name__}: {error}")
             log.exception("worker %s %s has failed", service, request["id"])
         finally:
             finish_log(min(LOG_SECONDS, max(LEAST_LOG_SECONDS, ended_by - monotonic())))

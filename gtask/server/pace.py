@@ -260,8 +260,7 @@ class PacedConnection(ReplyingStream):
 
     def close_if_idle(self, since: float) -> None:
         """Close a connection without calls on which nothing has gone either way after `since`."""
-        is_uploading = self.engine.is_draining and self._decoder.partial is not None
-        if self._outstanding or self._inbox or is_uploading:
+        if self._outstanding or self._inbox or (self.engine.is_draining and self._is_receiving):
             return
         if self.last_active >= since or self._has_unread():
             return
@@ -269,6 +268,11 @@ class PacedConnection(ReplyingStream):
             self._close("draining" if self.engine.is_draining else "idle for too long")
         elif not self.engine.is_draining:  # then it has its time to take what it has asked for
             self._abort("idle for too long, with answers that it does not take")
+
+    @property
+    def _is_receiving(self) -> bool:
+        """A call is on its way to us: a part of it has come."""
+        return self._decoder.partial is not None or self._is_mid_record
 
     def _ended(self) -> None:
         # The peer has closed its half: what it asked for before is still answered.
@@ -286,7 +290,7 @@ class PacedConnection(ReplyingStream):
             self._close("frame too long", linger=True)
         elif self._has_ended:
             self._close("closed by the peer")
-        elif self.engine.is_draining and not self._speaks_rpc and self._decoder.partial is None:
+        elif self.engine.is_draining and not self._speaks_rpc and not self._is_receiving:
             # Between two calls: the one answered last was read after the drain began.
             self._close("draining", linger=True)
 
@@ -319,4 +323,5 @@ class PacedConnection(ReplyingStream):
         if self._outstanding:
             self.engine.turns.resume(self)
         self.engine.connections.discard(self)
-        self.engine.stats.closed(self.bytes_read, self.bytes_written, was_fresh=self._is_fresh)
+        was_fresh, self._is_fresh = self._is_fresh, False
+        self.engine.stats.closed(self.bytes_read, self.bytes_written, was_fresh=was_fresh)

@@ -153,5 +153,5 @@ class Introduction:
         try:
             self._reception.admit(self._client, self._header.source or self._proxy)
         except Exception:  # the edge: gevent would end the watcher, and say less
-            log.exception("%s: cannot take a connection", format_address(self._proxy))
             self._client.close()
+            log.exception("%s: cannot take a connection", format_address(self._proxy))

@@ -60,7 +60,15 @@ def rehearse() -> None:
             stack.callback(end.close)
         worker = Worker("text+unix:///rehearsal", name="rehearsal", tasks=[echo, nap])
         worker.load()
-        process = WorkerProcess(worker, worker.settings(), listener, Scoreboard(1), ends[1], 1.0)
+        process = WorkerProcess(
+            worker,
+            worker.settings(),
+            listener,
+            Scoreboard(1),
+            ends[1],
+            1.0,
+            boot_timeout=SECONDS,
+        )
         stack.callback(process.reactor.hub.destroy, destroy_loop=True)
         gevent.spawn(_call, process, listener.getsockname())
         process.run(0, 0)
@@ -78,6 +86,7 @@ def _call(process: WorkerProcess, address: bytes) -> None:
                 _call_from_several(address)
                 process.next_check = 0.0
                 process.beat()
+                process.master.tell("ready")
     except BaseException:
         log.exception("the rehearsal of a worker has failed")
     finally:

@@ -49,7 +49,10 @@ class SharedListener(Mixin):  # type: ignore[misc]
         if self._gate is None:
             super().start_accepting()
             self._gate = Gate(self.loop, self.socket.fileno())
-            self.fairness.start(self._gate)
+            if self.fairness.gate is None:
+                self.fairness.start(self._gate)
+            else:
+                self.fairness.gate.link(self._gate)
         else:
             self.fairness.reconsider()
 
@@ -94,6 +97,18 @@ class SharedListener(Mixin):  # type: ignore[misc]
         self._gate.shut()
         while self.accept_one():
             pass
+        self.stop()
+
+    def leave(self) -> None:
+        """Never accept again: what is in the queue, our siblings accept.
+
+        But for one connection if we may: the kernel may have told us of it, and nobody else.
+        """
+        if self._gate is None:
+            return
+        if self.fairness.is_open:
+            self.accept_one()
+        self.fairness.stop()
         self.stop()
 
     def accept_one(self) -> bool:

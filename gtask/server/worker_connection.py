@@ -95,7 +95,7 @@ class WorkerConnection(TcpConnection):
 
     def close_if_idle(self, since: float, is_draining: bool) -> None:
         """Close it if it waits for nothing, and nothing has gone either way after `since`."""
-        is_uploading = is_draining and self._kept_bytes > 0  # it has its time, too
+        is_uploading = is_draining and (self._kept_bytes > 0 or self._is_mid_record)
         if self.last_active >= since or self.is_busy or is_uploading or self._has_unread():
             return
         if not self._buffered:

@@ -318,10 +318,12 @@ def test_workers_run_as_their_user_and_die_with_the_master_all_the_same(spawn):
         pytest.fail("needs root to change the user: run the tests as root")
     tasks = TASKS + "\n@task\ndef who():\n    return [os.getuid(), os.getgid(), os.getgroups()]\n"
     ini = INI.replace("[worker:Tasks]", "[worker:Tasks]\nuser = nobody\ngroup = nogroup")
-    worker = spawn(ini, tasks=tasks)
+    worker = spawn(INI, tasks=tasks)
     for folder in (worker.folder, *worker.folder.parents):
         if str(folder).startswith("/tmp/"):
-            folder.chmod(0o755)
+            folder.chmod(0o755)  # it is that user who imports the tasks
+    worker.config.write_text(ini)
+    assert worker.command("reload").returncode == 0
     assert call(worker, "who") == [65534, 65534, [65534]]
     tree = worker.pids()
     worker.process.kill()

@@ -46,7 +46,9 @@ def test_what_is_wrong_is_named(text, words):
     [
         ("text://127.0.0.1:0", "text://127.0.0.1:0"),
         ("text://127.0.0.1:1", "text://127.0.0.1:2"),
-        ("text://127.0.0.1:1", "text://[::]:1"),
+        ("text://127.0.0.1:1", "text://[::1]:1"),
+        ("text://0.0.0.0:1", "text://[::1]:1"),
+        ("text://localhost:1", "text://127.0.0.2:1"),
         ("text+unix:///a", "text+unix:///b"),
         ("text+unix:///a", "text://127.0.0.1:0"),
     ],
@@ -54,6 +56,25 @@ def test_what_is_wrong_is_named(text, words):
 def test_places_that_go_together(one, other):
     made = make_settings([make_service("A", one), make_service("B", other)])
     assert len(made.services) == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("text://127.0.0.1:1", "websocket://127.0.0.1:1"),
+        ("text://[::]:1", "text://127.0.0.1:1"),
+        ("text://[::]:1", "text://0.0.0.0:1"),
+        ("text://[0:0::0]:1", "text://[::1]:1"),
+        ("text://0.0.0.0:1", "text://localhost:1"),
+        ("text://LOCALHOST:1", "text://[::1]:1"),
+        ("text://a.example:1", "text://0.0.0.0:1"),
+        ("text+unix:///a/b", "text+unix:///a/./b"),
+    ],
+)
+def test_places_that_do_not_go_together(one, other):
+    for first, second in ((one, other), (other, one)):
+        with pytest.raises(ConfigError, match="is taken by A"):
+            make_settings([make_service("A", first), make_service("B", second)])
 
 
 # -- the same rules for programs ------------------------------------------------------------------

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gtask.master.actions import (
+    Abort,
     Action,
     Begin,
     Complain,
@@ -21,10 +22,12 @@ from gtask.master.actions import (
     Reply,
     Say,
     TakeOver,
+    Withdraw,
 )
 from gtask.master.change import Change, State
 
 ENDED = "the process that loads the code has ended: exit 1"
+LIMIT = 1e6  # seconds; longer than any of these histories
 FAILED = "reload failed, the previous code goes on"
 
 
@@ -52,7 +55,8 @@ class World:
         self.newest = 1
         self.broken: list[str] = []
         self.done: list[Action] = []
-        self.change.begun(1)
+        self.change.begun(1, self.now, LIMIT)
+        self.standing = 0
 
     def do(self, actions: Iterable[Action]) -> list[Action]:
         """Carry them out, with what follows; returns all that was done."""
@@ -63,13 +67,13 @@ class World:
                 self.do(self.change.not_begun(self.broken, self.now))
             elif isinstance(action, Begin):
                 self.newest += 1
-                self.change.begun(self.newest)
+                self.change.begun(self.newest, self.now, LIMIT)
             elif isinstance(action, Reply):
                 action.client.reply(**action.answer)
         return self.done[before:]
 
     def want(self, *clients: Caller) -> list[Action]:
-        return self.do(self.change.wanted(*clients))
+        return self.do(self.change.wanted(*clients, now=self.now, standing=self.standing))
 
     def load(self, generation: int = 0) -> list[Action]:
         return self.do(self.change.loaded(generation or self.newest))
@@ -93,7 +97,7 @@ class World:
 
     def wait(self, seconds: float) -> list[Action]:
         self.now += seconds
-        return self.do(self.change.tick(self.now))
+        return self.do(self.change.tick(self.now, self.standing))
 
     def reload(self, *clients: Caller) -> list[Action]:
         """From the wish to the end, and nothing goes wrong."""
@@ -308,6 +312,131 @@ def test_who_waited_when_a_mold_died_is_answered_by_the_retry(running: World):
     assert running.change.state is State.IDLE
 
 
+# -- a newer one ----------------------------------------------------------------------------------
+
+
+REPLACED = Say("a newer reload replaces the one that has not finished")
+
+
+def reloaded(client: Caller, generation: int, *, is_newer: bool = False) -> Reply:
+    message = f"reloaded, generation {generation}"
+    if is_newer:
+        message += "; it has replaced the one that you asked for"
+    return Reply(client, {"ok": True, "message": message})
+
+
+def test_a_newer_reload_replaces_one_that_loads(running: World):
+    first, second = Caller(), Caller()
+    running.want(first)
+    running.wait(1.5)
+    assert running.want(second) == [REPLACED, Dismiss(2), GoBack(1), Begin()]
+    assert running.lose_mold(2) == [], "we have ended it"
+    running.load(3)
+    assert running.progress() == [
+        Complete(3),
+        reloaded(second, 3),
+        reloaded(first, 3, is_newer=True),
+    ]
+
+
+def test_a_reload_has_a_second_before_a_newer_one_replaces_it(running: World):
+    first, second = Caller(), Caller()
+    running.want(first)
+    running.wait(0.3)
+    assert running.want(second) == running.wait(0.6) == []
+    assert running.change.wake_at(running.now) == pytest.approx(running.now + 0.1)
+    assert running.wait(0.11) == [REPLACED, Dismiss(2), GoBack(1), Begin()]
+    assert running.wait(1.1) == [], "nothing newer is wanted"
+
+
+def test_one_whose_workers_boot_is_withdrawn_if_it_has_not_served_yet(running: World):
+    caller = Caller()
+    running.want()
+    running.load()
+    running.wait(1.5)
+    running.standing = 1
+    assert running.want(caller) == [REPLACED, Withdraw(2), Dismiss(2), GoBack(1), Begin()]
+    assert running.change.present == 1
+    assert running.fail("no", generation=3) == [
+        Dismiss(3),
+        GoBack(1),
+        Complain(("no",)),
+        failed(caller, "no"),
+    ]
+
+
+def test_one_that_serves_already_is_the_present_one_for_a_newer(running: World):
+    running.want()
+    running.load()
+    running.wait(1.5)
+    running.standing = 2
+    assert running.want() == [REPLACED, Begin()]
+    assert running.change.present == 2
+    assert running.fail("no") == [Dismiss(3), GoBack(2), Complain(("no",))]
+
+
+def test_all_who_were_replaced_are_told_why_the_newest_failed(running: World):
+    callers = [Caller() for _ in range(3)]
+    for caller in callers:
+        running.want(caller)
+        running.wait(1.5)
+    running.fail("no")
+    assert [caller.answers for caller in callers] == [1, 1, 1]
+
+
+def test_a_start_is_not_replaced():
+    world = World()
+    world.wait(100)
+    assert world.want() == []
+    world.load()
+    assert world.want() == world.wait(100) == []
+    assert world.progress() == [Complete(1), Begin()]
+
+
+def test_a_lost_mold_does_not_replace_the_reload_that_is_under_way(running: World):
+    running.want()
+    running.lose_mold(1)
+    assert running.wait(0) == running.wait(100) == []
+
+
+# -- one that hangs -------------------------------------------------------------------------------
+
+
+def hang(seconds: float) -> World:
+    world = World()
+    world.change = Change()
+    world.change.begun(1, world.now, seconds)
+    return world
+
+
+LATE = "the code is not ready within boot_timeout (60 s), the log has its stacks"
+
+
+def test_a_mold_that_says_nothing_is_ended_after_its_stacks_were_written():
+    world = hang(60)
+    assert world.wait(60.9) == [], "it should say so itself"
+    assert world.change.wake_at(world.now) == pytest.approx(world.now + 0.1)
+    said, abort = world.wait(0.2)
+    assert isinstance(said, Say)
+    assert "boot_timeout" in said.text
+    assert abort == Abort(1)
+    assert world.wait(0.9) == []
+    assert world.wait(0.2) == [Dismiss(1)]
+    assert world.wait(100) == []
+    assert world.lose_mold(1) == [Dismiss(1), Halt(LATE, 1)]
+
+
+def test_what_has_loaded_is_not_late():
+    world = hang(60)
+    world.load(1)
+    assert world.change.wake_at(world.now) == math.inf
+    assert world.wait(100) == []
+
+
+def test_without_a_limit_it_may_load_for_ever():
+    assert hang(0).wait(1e6) == []
+
+
 # -- a lost mold ----------------------------------------------------------------------------------
 
 
@@ -411,6 +540,8 @@ class Life(RuleBasedStateMachine):
                 self.previous, self.present = self.present, action.generation
             elif isinstance(action, Halt):
                 self.world.do(self.world.change.stop())
+            elif isinstance(action, Withdraw):
+                self.present, self.previous = self.previous, 0
             elif isinstance(action, GoBack):
                 assert action.generation == self.world.change.present
 
@@ -418,7 +549,13 @@ class Life(RuleBasedStateMachine):
     def want(self, is_broken: bool) -> None:
         self.world.broken = ["wrong"] if is_broken else []
         self.callers.append(Caller())
+        self.stand()
         self.see(self.world.want(self.callers[-1]))
+
+    def stand(self) -> None:
+        """As the roster tells, as long as no service has a new worker."""
+        can_go_back = self.previous in self.living
+        self.world.standing = self.previous if can_go_back else self.present
 
     @rule()
     def load(self) -> None:
@@ -451,6 +588,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(seconds=st.floats(0, 40))
     def wait(self, seconds: float) -> None:
+        self.stand()
         self.see(self.world.wait(seconds))
 
     @rule()

@@ -6,8 +6,8 @@ import pytest
 
 from gtask import scoreboard as board
 from gtask.master.chores import Chores
+from gtask.master.plans import Plan
 from gtask.master.roster import Roster
-from gtask.master.slots import Plan
 from gtask.master.status import Status
 from gtask.scoreboard import Scoreboard
 
@@ -41,7 +41,7 @@ class World:
         self.roster, mold = Roster(10), OneMold()
         self.roster.loaded(1, {"T": Plan(1)})
         self.roster.decide(self.now)
-        self.roster.spawned(1, "T", 0, 4_000_000)  # an id that no process has
+        self.roster.spawned(1, "T", 0, 4_000_000, self.now)  # an id that no process has
         self.roster.ready(4_000_000, self.now)
         self.floats = mold.scoreboards["T"].floats
         self.floats[board.HEARTBEAT] = self.now

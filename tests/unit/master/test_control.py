@@ -1,19 +1,37 @@
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
 import select
 import socket
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from gtask.master.control import MAX_CLIENTS, MAX_REQUEST_BYTES, Client, Control, ask
+from gtask.master import control as module
+from gtask.master.control import (
+    CLIENT_SECONDS,
+    MAX_CLIENTS,
+    MAX_REQUEST_BYTES,
+    Client,
+    Control,
+    connect,
+    peer_pid,
+)
+from gtask.master.control import ask as ask_on
 
 from ...support.wait import SLOWNESS
+
+
+def ask(path: str, command: str, timeout: float | None = None, **details: object) -> dict:
+    with connect(path, timeout) as connection:
+        return ask_on(connection, command, **details)
 
 
 class Watched:
@@ -81,7 +99,20 @@ def test_an_answer_that_does_not_fit_is_sent_as_the_peer_reads(pair, watched: Wa
     assert json.loads(taken) == {"text": text}
 
 
-@pytest.mark.parametrize("request_", [b"\n", b"[]\n", b"{]\n", b"\xff\n", b"x" * 65537])
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"\n",
+        b"[]\n",
+        b"{]\n",
+        b"\xff\n",
+        b"x" * 65537,
+        b"[" * 60000 + b"\n",
+        b'{"command":' * 5000 + b"\n",
+        b'{"command": {}}\n',
+        b"1" * 60000 + b"\n",
+    ],
+)
 def test_nonsense_closes_the_connection(pair, request_: bytes):
     client, peer = pair
     peer.sendall(request_)
@@ -89,6 +120,9 @@ def test_nonsense_closes_the_connection(pair, request_: bytes):
         if not client.is_closed:
             assert client.read() is None
     assert client.is_closed
+    answer = json.loads(peer.makefile().readline())
+    assert not answer["ok"]
+    assert answer["message"].startswith("a request ")
 
 
 def test_a_peer_that_has_gone(pair):
@@ -185,3 +219,71 @@ def test_what_a_killed_master_left_is_replaced(control: Control, tmp_path: Path)
     control.close()  # the file stays, as by a kill
     again = Control(control.path, Watched())
     again.close()
+
+
+def test_a_client_that_says_nothing_is_closed(control: Control, watched: Watched):
+    listener = next(iter(watched.events))
+    with socket.socket(socket.AF_UNIX) as silent, socket.socket(socket.AF_UNIX) as asking:
+        for client in (silent, asking):
+            client.connect(control.path)
+        control.serve(listener, select.POLLIN)
+        asking.sendall(b'{"command": "stop"}\n')
+        for fd, events in watched.poll():
+            control.serve(fd, events)
+        now = time.monotonic()
+        control.tick(now + CLIENT_SECONDS - 1)
+        assert len(watched.events) == 3
+        control.tick(now + CLIENT_SECONDS + 1)
+        assert silent.recv(1) == b""
+        assert len(watched.events) == 2, "who waits for us has time"
+
+
+def test_a_client_that_does_not_read_its_answer_is_closed(pair, watched: Watched):
+    client, peer = pair
+    peer.sendall(b'{"command": "status"}\n')
+    assert client.read() is not None
+    assert client.deadline == math.inf
+    client.reply(text="x" * 4_000_000)
+    assert time.monotonic() < client.deadline < time.monotonic() + CLIENT_SECONDS + 1
+
+
+def test_one_connection_asks_once(pair):
+    client, peer = pair
+    peer.sendall(b'{"command": "reload"}\n{"command": "stop"}\n')
+    assert client.read() == {"command": "reload"}
+    peer.sendall(b'{"command": "stop"}\n')
+    assert client.read() is None
+    assert not client.is_closed, "it waits for its answer"
+
+
+def test_without_descriptors_the_loop_is_not_kept_busy(
+    control: Control, watched: Watched, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(listener: socket.socket) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    listener = next(iter(watched.events))
+    with monkeypatch.context() as context:
+        context.setattr(module, "accept", refuse)
+        control.serve(listener, select.POLLIN)
+    assert watched.events == {}
+    control.tick(time.monotonic())
+    assert watched.events == {}
+    control.tick(time.monotonic() + 2)
+    assert listener in watched.events
+
+
+def test_a_client_with_which_something_went_wrong_is_dropped(control: Control, watched: Watched):
+    listener = next(iter(watched.events))
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(control.path)
+        control.serve(listener, select.POLLIN)
+        for fd in list(watched.events):
+            control.drop(fd)
+        assert client.recv(1) == b""
+    assert listener in watched.events
+
+
+def test_who_listens_is_known(control: Control):
+    with connect(control.path) as connection:
+        assert peer_pid(connection) == os.getpid()

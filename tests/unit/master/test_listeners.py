@@ -48,3 +48,49 @@ def test_what_was_opened_before_a_failure_is_closed_again():
         with pytest.raises(CannotListen, match="address already in use"):
             listeners.provide([service("A", "text://127.0.0.1:0"), bad], {})
         assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_our_own_address_is_named_as_ours():
+    listeners = Listeners({})
+    first = listeners.provide([service("A", "text://127.0.0.1:0")], {})
+    port = first["A"].bound.port
+    with pytest.raises(CannotListen) as caught:
+        listeners.provide([service("A", f"text://0.0.0.0:{port}")], first)
+    assert str(caught.value) == (
+        f"cannot listen on text://0.0.0.0:{port}: address already in use; "
+        f"text://127.0.0.1:{port} is open until this program is restarted"
+    )
+    listeners.keep({})
+
+
+def test_a_socket_of_systemds_that_is_more_than_asked_for_is_named():
+    listeners = Listeners({})
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as passed:
+        listeners.passed.append(("unit", passed))
+        port = passed.getsockname()[1]
+        with pytest.raises(CannotListen, match=f"systemd passes a socket for .*:{port}"):
+            listeners.provide([service("A", f"text://127.0.0.1:{port}")], {})
+
+
+def test_what_was_adopted_before_a_failure_can_be_adopted_again():
+    listeners = Listeners({})
+    passed = socket.create_server(("127.0.0.1", 0))
+    listeners.passed.append(("unit", passed))
+    url = f"text://127.0.0.1:{passed.getsockname()[1]}"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        bad = service("B", f"text://127.0.0.1:{taken.getsockname()[1]}")
+        with pytest.raises(CannotListen):
+            listeners.provide([service("A", url), bad], {})
+    assert listeners.provide([service("A", url)], {})["A"].socket is passed
+    listeners.keep({})
+
+
+def test_a_file_that_another_has_put_at_a_sockets_path_stays(tmp_path):
+    path = tmp_path / "s"
+    listeners = Listeners({})
+    listeners.provide([service("A", f"text+unix://{path}")], {})
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as another:
+        another.bind(str(path))
+        listeners.keep({})
+        assert path.exists()

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
-import select
 import signal
 from collections.abc import Callable, Iterator
 
@@ -12,9 +12,9 @@ import pytest
 from gtask.address import parse_address
 from gtask.config import ServiceSettings, Settings
 from gtask.generation import Generation
-from gtask.master.molds import Mold, Molds, try_load
+from gtask.master.molds import MOST_BYTES, Mold, Molds
 
-from ...support.wait import SLOWNESS, wait_until
+from ...support.wait import wait_until
 
 SETTINGS = Settings(
     services=(ServiceSettings(name="T", listen=parse_address("text://127.0.0.1:0"), count=2),)
@@ -40,7 +40,7 @@ def molds() -> Iterator[Molds]:
     for mold in molds.values():
         if mold.pid:
             os.waitpid(mold.pid, 0)
-        mold.channel.close()
+        mold.close()
 
 
 def fork(
@@ -53,7 +53,7 @@ def fork(
 
 def messages(mold: Mold) -> list:
     """At least one."""
-    return wait_until(lambda: list(mold.messages()))
+    return wait_until(lambda: [json.loads(message) for message in mold.messages()])
 
 
 def reap(mold: Mold) -> int:
@@ -125,19 +125,68 @@ def test_signals_are_blocked_until_the_masters_handlers_are_gone(molds: Molds):
 def test_a_mold_does_not_keep_the_channels_of_others(molds: Molds):
     first = fork(molds)
     fork(molds)
-    first.channel.close()
+    first.close()
     assert reap(first) == 0, "it has seen the end of its channel"
 
 
-def test_nonsense_is_no_message(molds: Molds):
+def test_a_workers_message_tells_who_has_sent_it(molds: Molds):
     def talk(generation: Generation) -> int:
-        generation.channel.send(b"{]")
-        send(generation, event="loaded")
+        generation.events.send(b"anything")
+        generation.events.send(b"")
         return 0
 
     mold = fork(molds, talk)
+    pid = mold.pid
     assert reap(mold) == 0
-    assert list(mold.messages()) == [{"event": "loaded"}]
+    letters = list(mold.letters())
+    assert [(each.data, each.pid, each.user) for each in letters] == [
+        (b"anything", pid, os.getuid()),
+        (b"", pid, os.getuid()),
+    ]
+    assert list(mold.letters()) == [], "the end is nobody's message"
+
+
+def test_a_flood_of_messages_is_read_in_parts(molds: Molds):
+    mold = Mold(1, SETTINGS, {})
+    mold._workers_end.setblocking(False)
+    for _ in range(20):
+        for _ in range(10):
+            with contextlib.suppress(BlockingIOError):
+                mold._workers_end.send(b"x" * 100_000)
+        assert sum(len(each.data) for each in mold.letters()) < MOST_BYTES + 100_001
+    for _ in range(200):
+        mold._workers_end.send(b"x")
+    assert len(list(mold.letters())) == 200
+    mold.close()
+
+
+def test_requests_wait_until_the_mold_takes_them(molds: Molds):
+    """The channel takes some three hundred."""
+    begin = os.pipe()
+
+    def count(generation: Generation) -> int:
+        os.read(begin[0], 1)
+        rows = [json.loads(generation.channel.recv(65536))["row"] for _ in range(1000)]
+        send(generation, in_order=rows == list(range(1000)))
+        return 0
+
+    mold = fork(molds, count)
+    for row in range(1000):
+        mold.spawn("T", row, row)
+    assert 0 < len(mold.requests) < 1000
+    os.write(begin[1], b"x")
+
+    def answer() -> list:
+        mold.send_requests()
+        return [json.loads(message) for message in mold.messages()]
+
+    assert wait_until(answer) == [{"in_order": True}]
+    assert not mold.requests
+    assert reap(mold) == 0
+    mold.spawn("T", 1, 5)
+    assert not mold.requests, "nobody is there for whom to keep it"
+    for fd in begin:
+        os.close(fd)
 
 
 def test_generations_are_forgotten_when_they_have_ended_and_nobody_needs_them(molds: Molds):
@@ -154,22 +203,4 @@ def test_generations_are_forgotten_when_they_have_ended_and_nobody_needs_them(mo
     molds.dismiss(1)  # forgotten, and no error
     assert molds.is_any_alive
     assert fork(molds).number == 3
-    first.channel.close()
-
-
-def test_loading_in_a_process_made_for_it():
-    def load(generation: Generation) -> int:
-        send(generation, event="loaded", functions={"T": ["add"]})
-        return select.select([generation.channel], [], [], 5 * SLOWNESS) == ()  # it is killed
-
-    assert try_load(SETTINGS, load) == ({"T": ["add"]}, [])
-
-
-def test_loading_what_is_broken():
-    def load(generation: Generation) -> int:
-        send(generation, event="failed", problems=["no module x"], code=78)
-        return 1
-
-    assert try_load(SETTINGS, load) == ({}, ["no module x"])
-    ended = "the process that loads the code has ended: exit 3"
-    assert try_load(SETTINGS, lambda _: 3) == ({}, [ended])
+    first.close()

@@ -6,13 +6,14 @@ import signal
 import pytest
 
 from gtask.config import Settings
-from gtask.master.actions import Begin, Reply, Say
+from gtask.master.actions import Begin, Reply, Say, Signal
 from gtask.master.change import Change
+from gtask.master.messages import Connections
 from gtask.master.molds import Molds
 from gtask.master.operators import Operators
+from gtask.master.plans import Plan
 from gtask.master.roster import Roster
 from gtask.master.signals import ReloadSignal, ScaleSignal, StopSignal
-from gtask.master.slots import Plan
 from gtask.master.status import Status
 from gtask.master.stop import Stop
 
@@ -48,7 +49,7 @@ class World:
         return reply.answer["state"]
 
     def start(self) -> None:
-        self.change.begun(1)
+        self.change.begun(1, 10.0, 60.0)
         self.change.loaded(1)
         self.change.progressed(10.0, is_up=True, has_taken_over=True, is_drainer_accepting=False)
 
@@ -77,7 +78,7 @@ def test_states():
     assert world.state() == "starting"
     world.start()
     assert world.state() == "running"
-    world.change.wanted()
+    world.change.wanted(now=10.0, standing=1)
     assert world.state() == "reloading"
     world.change.stop()
     world.stop.wanted(signal.SIGTERM, 10.0)
@@ -109,8 +110,20 @@ def test_signals():
 def test_connections_are_answered_when_all_workers_have():
     world = World()
     assert world.ask(command="connections") == []
-    world.operators.add_connections(1, [], True)
     assert world.caller.answer == {}
+    world.operators.finish_surveys(10.0)
+    assert world.caller.answer == {"ok": True, "connections": [], "silent": []}
+
+
+def test_workers_that_are_ready_are_asked_for_their_connections():
+    world = World()
+    world.roster.loaded(1, {"T": Plan(2)})
+    world.roster.decide(10.0)
+    for row in range(2):
+        world.roster.spawned(1, "T", row, 4_000_000 + row, 10.0)
+    world.roster.ready(4_000_001, 10.0)
+    assert world.ask(command="connections") == [Signal(4_000_001, signal.SIGUSR2)]
+    world.operators.add_connections(Connections(4_000_001, 1, [], first=True, last=True), 10.0)
     world.operators.finish_surveys(10.0)
     assert world.caller.answer == {"ok": True, "connections": [], "silent": []}
 

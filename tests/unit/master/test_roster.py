@@ -10,78 +10,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gtask.master.actions import Abandon, Action, Dismiss, Halt, Say, Signal, Spawn
-from gtask.master.roster import Roster
-from gtask.master.slots import Phase, Plan
+from gtask.master.actions import Abandon, Dismiss, Halt, Say, Signal, Spawn
+from gtask.master.plans import Plan
+from gtask.master.slots import Phase
 
-KILLED, EXIT_3, CLEAN = 9, 3 << 8, 0
-
-
-class World:
-    """A roster with a mold that forks at once and workers that do as the test says."""
-
-    def __init__(self, stop_timeout: float = 10.0, **counts: int) -> None:
-        self.now = 100.0
-        self.roster = Roster(stop_timeout)
-        self.pids = iter(range(1000, 100000))
-        self.done: list[Action] = []
-        if counts:
-            self.load(1, **counts)
-
-    def load(self, generation: int, hard_timeout: float = 0.0, **counts: int) -> None:
-        plans = {name: Plan(count, hard_timeout) for name, count in counts.items()}
-        self.roster.loaded(generation, plans)
-        self.step()
-
-    def step(self, seconds: float = 0.0) -> list[Action]:
-        """Let time pass, decide, and fork what is asked for; returns the actions but log lines."""
-        self.now += seconds
-        actions = [each for each in self.roster.decide(self.now) if not isinstance(each, Say)]
-        for action in actions:
-            if isinstance(action, Spawn):
-                self.roster.spawned(action.generation, action.service, action.row, next(self.pids))
-        self.done += actions
-        return actions
-
-    def boot(self) -> None:
-        """All that boot are ready, and what they replace drains and ends."""
-        for process in list(self.roster.processes):
-            if process.phase == Phase.BOOTING:
-                self.roster.ready(process.pid, self.now)
-
-    def settle(self) -> None:
-        """Boot, drain and replace until nothing happens any more."""
-        for _ in range(1000):
-            self.boot()
-            for process in list(self.roster.processes):
-                if process.phase == Phase.DRAINING:
-                    self.roster.exited(process.pid, CLEAN, self.now)
-            if not self.step():
-                return
-        raise AssertionError("does not settle")
-
-    def die(self, service: str, worker_id: int, status: int = KILLED) -> None:
-        process = next(
-            each
-            for each in self.roster.processes
-            if (each.service, each.worker_id) == (service, worker_id)
-        )
-        self.roster.exited(process.pid, status, self.now)
-
-    def running(self) -> list[tuple[int, str, int]]:
-        return sorted(
-            (each.generation, each.service, each.worker_id)
-            for each in self.roster.processes
-            if each.phase != Phase.DRAINING
-        )
-
-
-def signals(actions: list[Action]) -> list[int]:
-    return [each.number for each in actions if isinstance(each, Signal)]
-
-
-def spawned(actions: list[Action]) -> list[tuple[str, int, int]]:
-    return [(each.service, each.worker_id, each.row) for each in actions if isinstance(each, Spawn)]
+from .rosters import CLEAN, EXIT_3, KILLED, World, signals, spawned
 
 
 def test_fills_every_slot_at_once_with_the_lowest_rows():
@@ -183,7 +116,11 @@ def test_reload_puts_the_new_up_before_it_drains_the_old():
     world.roster.ready(1004, world.now)
     actions = world.step()
     assert actions[:1] == [Spawn(2, "T", 2, 2)]
-    assert actions[1:] == [Signal(old[0], signal.SIGHUP), Signal(old[0], signal.SIGTERM)]
+    assert actions[1:] == [
+        Signal(old[0], signal.SIGHUP),
+        Signal(old[0], signal.SIGURG),
+        Signal(old[0], signal.SIGTERM),
+    ]
     world.settle()
     assert world.running() == [(2, "T", n) for n in range(4)]
     assert world.roster.has_taken_over
@@ -263,8 +200,66 @@ def test_recycling_puts_the_replacement_up_first():
     assert world.step() == [Spawn(1, "T", 0, 2)], "in another row"
     assert world.step() == []
     world.boot()
-    assert world.step() == [Signal(old.pid, signal.SIGTERM)]
+    assert world.step() == [Signal(old.pid, signal.SIGURG), Signal(old.pid, signal.SIGTERM)]
     assert world.roster.restarts == {("T", "max_tasks"): 1}
+
+
+def busy(world: World, worker_id: int = 0) -> None:
+    """Let a worker ask to go, and stay busy when it drains."""
+    process = next(
+        each
+        for each in world.roster.processes
+        if each.worker_id == worker_id and each.phase == Phase.READY and not each.recycled_for
+    )
+    world.roster.recycle(process.pid, "max_tasks: 3 tasks done")
+
+
+def test_workers_that_stay_busy_do_not_pile_up_as_they_are_recycled():
+    world = World(T=3)
+    world.settle()
+    for worker_id in range(3):
+        busy(world, worker_id)
+    for _ in range(3):
+        world.step()
+        world.boot()
+    draining = [each for each in world.roster.processes if each.phase == Phase.DRAINING]
+    assert len(draining) == 3
+    for worker_id in range(3):
+        busy(world, worker_id)
+    assert world.step(0.1) == [], "the next ones wait, and serve"
+    world.roster.exited(draining[0].pid, CLEAN, world.now)
+    assert len(spawned(world.step())) == 1
+    world.settle()
+    assert len(world.running()) == 3
+
+
+def test_rows_run_out_and_the_roster_says_so_and_goes_on():
+    world = World()
+    world.roster.loaded(1, {"T": Plan(2, rows=4)})
+    world.step()
+    world.settle()
+    for _ in range(10):  # up and down: those that are too many stay busy
+        world.roster.scale(+1)
+        world.step()
+        world.boot()
+        world.roster.scale(-1)
+        world.step()
+    rows = [each.row for each in world.roster.processes]
+    assert len(rows) == len(set(rows)) <= 4
+    world.roster.scale(+1)
+    for _ in range(3):
+        lines = [each for each in world.roster.decide(world.now) if isinstance(each, Say)]
+        assert all("has no row left" in each.text for each in lines)
+        world.now += 0.1
+    world.settle()
+    assert world.roster.is_up
+
+
+def test_there_are_never_more_than_have_rows_when_all_of_them_are_replaced():
+    world = World(T=2)
+    world.roster.scale(+100_000)
+    plan = world.roster.plans["T"]
+    assert plan.count + plan.most_draining + plan.surge <= plan.rows
 
 
 def test_more_and_fewer():
@@ -274,7 +269,7 @@ def test_more_and_fewer():
     assert spawned(world.step()) == [("T", 2, 2)], "a single process stays single"
     world.settle()
     world.roster.scale(-2)
-    assert signals(world.step()) == [signal.SIGTERM] * 2
+    assert signals(world.step()) == [signal.SIGURG, signal.SIGTERM] * 2
     world.settle()
     world.roster.scale(-5)
     world.settle()
@@ -288,78 +283,72 @@ def test_an_only_service_can_grow_from_one():
     assert spawned(world.step()) == [("T", 1, 1)]
 
 
-def test_drain_ends_with_a_kill_at_the_deadline():
-    world = World(stop_timeout=5, T=2)
+def test_what_dies_while_the_new_hang_is_replaced_by_the_old_mold():
+    world = World(T=2)
     world.settle()
-    world.roster.drain(world.now)
-    assert signals(world.step()) == [signal.SIGTERM] * 2
-    world.roster.exited(1000, CLEAN, world.now)
-    assert world.step(4.9) == []
-    assert not world.roster.was_cut_off
-    world.now = world.roster.wake_at(world.now)
-    assert world.step() == [Signal(1001, signal.SIGKILL)]
-    world.roster.exited(1001, KILLED, world.now)
-    assert world.roster.was_cut_off
-    assert world.roster.processes == []
-    assert world.step(100) == []
+    world.load(2, T=2)
+    world.now += 60
+    old = next(each for each in world.roster.processes if each.generation == 1)
+    world.roster.exited(old.pid, KILLED, world.now)
+    (spawn,) = (each for each in world.step() if isinstance(each, Spawn))
+    assert (spawn.generation, spawn.worker_id) == (1, old.worker_id)
+    world.settle()
+    assert world.running() == [(2, "T", 0), (2, "T", 1)]
 
 
-def test_asking_again_skips_a_stage():
+# -- a reload that a newer one replaces -----------------------------------------------------------
+
+
+def test_a_generation_that_has_not_served_is_withdrawn():
+    world = World(T=2, W=1)
+    world.settle()
+    before = world.running()
+    world.load(2, T=2, W=1)
+    assert world.roster.standing == 1
+    world.roster.withdraw()
+    assert world.roster.generation == 1
+    world.step()
+    assert {each.phase for each in world.roster.processes if each.generation == 2} == {
+        Phase.DRAINING
+    }
+    assert not any(isinstance(each, Abandon) for each in world.done), "it was asked for"
+    world.settle()
+    assert world.running() == before
+
+
+def test_one_that_has_served_stands_and_the_next_replaces_it_half_way():
+    world = World(T=4)
+    world.settle()
+    world.load(2, T=4)
+    young = next(each for each in world.roster.processes if each.generation == 2)
+    world.roster.ready(young.pid, world.now)
+    world.step()
+    assert world.roster.standing == 2
+    world.roster.withdraw()
+    assert world.roster.generation == 2
+    world.load(3, T=4)
+    assert Dismiss(1) in world.done
+    world.settle()
+    assert world.running() == [(3, "T", number) for number in range(4)]
+    assert Dismiss(2) in world.done
+
+
+def test_without_a_mold_to_go_back_to_the_new_one_stands():
     world = World(T=1)
     world.settle()
-    world.roster.drain(world.now)
-    world.roster.hurry(world.now)
-    assert signals(world.step()) == [signal.SIGTERM, signal.SIGINT]
-    assert signals(world.step(2)) == [signal.SIGKILL]
-    world.roster.kill(world.now)
-    assert signals(world.step()) == [signal.SIGKILL]
-    assert not world.roster.was_cut_off, "that is what was asked for"
+    world.load(2, T=1)
+    world.roster.mold_lost(1, world.now)
+    assert world.roster.standing == 2
 
 
-def test_what_is_forked_after_the_stop_is_killed():
-    world = World()
-    world.roster.loaded(1, {"T": Plan(1)})
-    (spawn,) = world.roster.decide(world.now)
-    assert isinstance(spawn, Spawn)
-    world.roster.drain(world.now)
-    world.roster.spawned(1, "T", spawn.row, 7)
-    assert world.step() == [Signal(7, signal.SIGKILL)]
-
-
-def test_a_stuck_worker_is_dumped_and_then_killed():
-    world = World()
-    world.load(1, hard_timeout=2, T=2)
+def test_a_process_that_is_known_is_not_another():
+    world = World(T=2)
     world.settle()
-    stuck, fine = world.roster.processes
-    killed = None
-    for _ in range(12):
-        world.roster.beat(fine.pid, world.now)
-        actions = world.step(0.25)
-        if actions:
-            killed = killed or world.now
-            assert actions == [Signal(stuck.pid, signal.SIGABRT)]
-            break
-    assert killed == 102.25
-    assert world.step(1) == [Signal(stuck.pid, signal.SIGKILL)]
-    world.roster.exited(stuck.pid, KILLED, world.now)
-    assert spawned(world.step()) == [("T", 0, 0)]
-    assert world.roster.restarts == {("T", "hard_timeout"): 1}
-
-
-def test_nobody_is_stuck_when_the_machine_slept():
-    world = World()
-    world.load(1, hard_timeout=2, T=1)
-    world.settle()
-    assert world.step(3600) == []
-    assert world.step(1.9) == []
-    assert signals(world.step(0.2)) == [signal.SIGABRT]
-
-
-def test_without_hard_timeout_a_stuck_worker_is_let_be():
-    world = World(T=1)
-    world.settle()
-    for _ in range(100):
-        assert world.step(1) == []
+    world.roster.scale(+1)
+    (spawn,) = (each for each in world.roster.decide(world.now) if isinstance(each, Spawn))
+    pid = world.roster.processes[0].pid
+    assert not world.roster.spawned(1, "T", spawn.row, pid, world.now)
+    assert world.roster.spawned(1, "T", spawn.row, 77, world.now)
 
 
 class Life(RuleBasedStateMachine):
@@ -368,6 +357,7 @@ class Life(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world = World(stop_timeout=3.0, T=3, W=1)
+        self.world.roster.endings.boot_timeout = 5.0
         self.generation = 1
         self.alive = {each.pid for each in self.world.roster.processes}
         self.asked: list[Spawn] = []
@@ -390,7 +380,9 @@ class Life(RuleBasedStateMachine):
             spawn = self.asked.pop(index % len(self.asked))
             pid = next(self.world.pids)
             self.alive.add(pid)
-            self.world.roster.spawned(spawn.generation, spawn.service, spawn.row, pid)
+            self.world.roster.spawned(
+                spawn.generation, spawn.service, spawn.row, pid, self.world.now
+            )
             self.take()
 
     @rule(index=st.integers(0, 10))
@@ -440,6 +432,11 @@ class Life(RuleBasedStateMachine):
     def nobody_is_lost(self) -> None:
         known = {each.pid for each in self.world.roster.processes if each.pid}
         assert known == self.alive
+
+    @rule()
+    def withdraw(self) -> None:
+        self.world.roster.withdraw()
+        self.take()
 
     @invariant()
     def nobody_is_one_too_many(self) -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-from gtask.master.slots import Phase, Plan, Slot, Slots, backoff_seconds
+from gtask.master.plans import Plan
+from gtask.master.slots import Phase, Slot, Slots, backoff_seconds
+
+PLAN = Plan(3, rows=4)
 
 
 def test_backoff_is_bounded():
@@ -9,20 +12,33 @@ def test_backoff_is_bounded():
 
 def test_the_lowest_free_row_is_taken_again_by_generation_and_service():
     slots = Slots()
-    first, second, third = (slots.add(1, "T", worker_id, 0.0) for worker_id in range(3))
+    first, second, third = (slots.add(1, "T", worker_id, PLAN, 0.0) for worker_id in range(3))
     assert [each.row for each in (first, second, third)] == [0, 1, 2]
-    assert slots.add(2, "T", 0, 0.0).row == 0
-    assert slots.add(1, "W", 0, 0.0).row == 0
+    assert slots.add(2, "T", 0, PLAN, 0.0).row == 0
+    assert slots.add(1, "W", 0, PLAN, 0.0).row == 0
     slots.remove(second)
-    assert slots.add(1, "T", 1, 0.0).row == 1
+    assert slots.add(1, "T", 1, PLAN, 0.0).row == 1
+
+
+def test_without_a_free_row_there_is_no_process():
+    slots = Slots()
+    processes = [slots.add(1, "T", 0, PLAN, 0.0) for _ in range(PLAN.rows)]
+    assert slots.add(1, "T", 1, PLAN, 0.0) is None
+    slots.vacate(processes[2])
+    assert slots.draining(1, "T") == 1
+    assert slots.draining(2, "T") == slots.draining(1, "W") == 0
+    assert slots.add(1, "T", 1, PLAN, 0.0) is None, "its row is read until it has ended"
+    slots.remove(processes[2])
+    assert slots.add(1, "T", 1, PLAN, 0.0).row == 2
 
 
 def test_a_process_is_found_by_row_and_then_by_pid():
     slots = Slots()
-    process = slots.add(1, "T", 0, 0.0)
+    process = slots.add(1, "T", 0, PLAN, 0.0)
     assert slots.at(1, "T", 0) is process
     assert slots.find(0) is None
-    slots.forked(process, 77)
+    slots.forked(process, 77, 1.0)
+    assert process.since == 1.0
     assert slots.find(77) is process
     slots.remove(process)
     assert slots.find(77) is slots.at(1, "T", 0) is None
@@ -30,7 +46,7 @@ def test_a_process_is_found_by_row_and_then_by_pid():
 
 def test_what_drains_has_left_its_slot_but_lives():
     slots = Slots()
-    process = slots.add(1, "T", 0, 0.0)
+    process = slots.add(1, "T", 0, PLAN, 0.0)
     slots.vacate(process)
     slots.vacate(process)
     assert process.phase == Phase.DRAINING
@@ -40,7 +56,7 @@ def test_what_drains_has_left_its_slot_but_lives():
 
 def test_the_one_that_stays_is_of_the_generation_and_not_recycled():
     slots = Slots()
-    old, new = slots.add(1, "T", 0, 0.0), slots.add(2, "T", 0, 0.0)
+    old, new = slots.add(1, "T", 0, PLAN, 0.0), slots.add(2, "T", 0, PLAN, 0.0)
     slot = slots["T", 0]
     assert slot.staying(1) is old
     assert slot.staying(2) is new

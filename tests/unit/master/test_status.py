@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from gtask import scoreboard as board
+from gtask.master.plans import Plan
 from gtask.master.roster import Roster
-from gtask.master.slots import Phase, Plan
+from gtask.master.slots import Phase
 from gtask.master.status import Rates, Status, last_sign
 from gtask.scoreboard import Scoreboard, State
 
@@ -21,7 +22,7 @@ def status_of_one() -> tuple[Status, Roster, Scoreboard]:
     roster, mold = Roster(10), OneMold()
     roster.loaded(1, {"T": Plan(1)})
     roster.decide(10.0)
-    roster.spawned(1, "T", 0, 4_000_000)  # an id that no process has
+    roster.spawned(1, "T", 0, 4_000_000, 10.0)  # an id that no process has
     roster.ready(4_000_000, 10.0)
     return Status(roster, {1: mold}), roster, mold.scoreboards["T"]
 

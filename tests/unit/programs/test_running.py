@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -30,14 +31,21 @@ def master(monkeypatch):
     """Sets what the master answers to each command; an exception is raised."""
 
     def answers(**by_command) -> None:
-        def ask(path, command, timeout):
+        def connect(path, timeout):
             assert path == "c.sock"
-            answer = by_command.get(command, FileNotFoundError(path))
+            if not by_command:
+                raise FileNotFoundError(path)
+            return contextlib.nullcontext()
+
+        def ask(connection, command):
+            answer = by_command.get(command, FileNotFoundError(command))
             if isinstance(answer, Exception):
                 raise answer
             return answer
 
+        monkeypatch.setattr(running, "connect", connect)
         monkeypatch.setattr(running, "ask", ask)
+        monkeypatch.setattr(running, "peer_pid", lambda connection: by_command.get("pid", 0))
 
     answers()
     return answers
@@ -112,14 +120,16 @@ def test_a_reload_that_is_refused(master, capsys):
     assert capsys.readouterr().out == "reloaded\n"
 
 
-def test_stopping_waits_for_the_process(master, ended, capsys):
-    master(stop={"ok": True, "pid": ended})
+def test_stopping_waits_for_the_process(master, ended, capsys, monkeypatch):
+    master(stop={"ok": True, "pid": 7}, pid=ended)
+    monkeypatch.setattr(running, "_await_silence", lambda settings: None)
     assert running.stop(SETTINGS) == 0
     assert capsys.readouterr().out == "stopped\n"
 
 
-def test_tasks_that_were_cut_off_are_a_failure_of_its_own(master, ended):
-    master(stop={"ok": False, "pid": ended})
+def test_tasks_that_were_cut_off_are_a_failure_of_its_own(master, ended, monkeypatch):
+    master(stop={"ok": False, "pid": 7}, pid=ended)
+    monkeypatch.setattr(running, "_await_silence", lambda settings: None)
     with pytest.raises(running.CutOff) as failure:
         running.stop(SETTINGS)
     assert failure.value.code == 1
@@ -128,9 +138,24 @@ def test_tasks_that_were_cut_off_are_a_failure_of_its_own(master, ended):
 def test_without_a_control_socket_the_pid_file_will_do(master, monkeypatch, capsys):
     process = subprocess.Popen(["sleep", "100"])
     monkeypatch.setattr(running, "running_pid", lambda path: process.pid)
-    monkeypatch.setattr(running, "_await_end", lambda pid: process.wait())
+    monkeypatch.setattr(running, "is_master", lambda pid: pid == process.pid)
     assert running.stop(SETTINGS) == 0
-    assert process.returncode == -15
+    assert process.wait() == -15
+
+
+def test_a_stranger_is_not_stopped(master, monkeypatch):
+    """Whoever holds the lock of the pid file, or had its number before."""
+    with subprocess.Popen(["sleep", "100"]) as stranger:
+        pids = iter([stranger.pid, 0])
+        monkeypatch.setattr(running, "running_pid", lambda path: stranger.pid)
+        with pytest.raises(running.NotRunning):
+            running.stop(SETTINGS)
+        monkeypatch.setattr(running, "is_master", lambda pid: True)
+        monkeypatch.setattr(running, "running_pid", lambda path: next(pids))
+        with pytest.raises(running.NotRunning):
+            running.stop(SETTINGS)
+        assert stranger.poll() is None
+        stranger.kill()
 
 
 def test_whether_a_daemon_runs(master):

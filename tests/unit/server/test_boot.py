@@ -107,12 +107,17 @@ def make():
     made = []
     handlers = {
         number: signal.getsignal(number)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+        for number in (
+            signal.SIGTERM,
+            signal.SIGINT,
+            signal.SIGHUP,
+            signal.SIGURG,
+            signal.SIGUSR2,
+        )
     }
 
     def make(**options):
         made.append(Running(**options))
-        made[-1].process.is_told_ready = True  # unless it boots
         return made[-1]
 
     yield make
@@ -189,6 +194,72 @@ def test_a_drain_that_takes_too_long_is_cut_off_and_told_by_its_code(make):
     assert running.live(call, running.process.on_term) == 1
     assert running.peer.recv(1) == b""
     running.peer.close()
+
+
+def test_one_with_heirs_leaves_what_nobody_has_accepted_to_them(make):
+    running = make(concurrency=1)
+    listener = running.listener.dup()  # as its heirs have it
+    peers = []
+
+    def call():
+        peers.append(running.connect())
+        peers[0].sendall(b'{"function":"sleep","args":[0.2]}\n')
+        until(lambda: running.process.stats.running)
+        peers.append(running.connect())
+        peers[1].sendall(b'{"function":"echo","args":[1]}\n')
+
+    assert running.live(call, running.process.on_heirs, running.process.on_term) == 0
+    assert peers[0].recv(10) == b"null\n"
+    left, _ = listener.accept()
+    assert left.recv(100) == b'{"function":"echo","args":[1]}\n'
+    for each in (left, listener, *peers):
+        each.close()
+
+
+def test_a_call_that_is_half_here_is_waited_for_in_a_drain(make):
+    running = make()
+    peers = []
+
+    def begin():
+        peers.append(running.connect())
+        peers[0].sendall(b'{"function":"echo",')
+        until(lambda: running.process.stats.connections)
+        gevent.spawn_later(module.DRAIN_IDLE_SECONDS + 0.3, peers[0].sendall, b'"args":[3]}\n')
+
+    assert running.live(begin, running.process.on_term) == 0
+    assert peers[0].recv(10) == b"3\n"
+    peers[0].close()
+
+
+def test_a_peer_that_does_not_read_is_no_task_that_was_cut_off(make):
+    def big():
+        return "x" * 5_000_000
+
+    running = make(stop_timeout=0.2, tasks=(big,))
+    peers = []
+
+    def call():
+        peers.append(running.connect())
+        peers[0].sendall(b'{"function":"big"}\n')
+        until(lambda: running.process.stats.done)
+
+    assert running.live(call, running.process.on_term) == 0
+    peers[0].close()
+
+
+def test_what_is_told_to_stop_while_it_boots_ends_at_once(make):
+    running = make()
+
+    def start(worker):
+        os.kill(os.getpid(), signal.SIGTERM)
+        gevent.sleep(60)
+
+    running.worker.on_worker_start = start
+    child = os.fork()
+    if child == 0:
+        os._exit(running.process.run(0, 1) + 10)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def test_in_a_hurry_it_waits_for_nothing(make):
@@ -352,15 +423,15 @@ def test_connections_are_reported_in_parts_of_which_the_last_says_so(make):
     running = make()
     running.process.on_report()
     (empty,) = running.told()
-    assert (empty["connections"], empty["last"]) == ([], True)
+    assert (empty["connections"], empty["first"], empty["last"]) == ([], True, True)
     ends = [socket.socketpair() for _ in range(REPORT_CONNECTIONS + 1)]
     for _, client in ends:
         running.process.accept(_socket.socket(fileno=client.detach()), ("10.1.2.3", 1))
     running.process.on_report()
     parts = running.told()
-    assert [(len(part["connections"]), part["last"]) for part in parts] == [
-        (REPORT_CONNECTIONS, False),
-        (1, True),
+    assert [(len(part["connections"]), part["first"], part["last"]) for part in parts] == [
+        (REPORT_CONNECTIONS, True, False),
+        (1, False, True),
     ]
     running.process.service.abort()
     for peer, _ in ends:
@@ -370,7 +441,7 @@ def test_connections_are_reported_in_parts_of_which_the_last_says_so(make):
 def test_a_master_that_has_gone_is_no_error(make):
     running = make()
     running.ours.close()
-    running.process.tell_master("ready")
+    running.process.master.tell("ready")
 
 
 def test_a_heartbeat_tells_what_has_run_longest(make):
@@ -408,7 +479,7 @@ def test_it_gives_up_all_that_is_the_workers(make):
         cell: running.board.ints[board.CELLS + cell] for cell in (board.FAILED, board.CONNECTIONS)
     }
     assert row == {board.FAILED: 0, board.CONNECTIONS: connected}  # as the worker left it
-    running.process.tell_master("ready")
+    running.process.master.tell("ready")
     assert running.ours.recv(1) == b""
     assert running.listener.fileno() == -1
 

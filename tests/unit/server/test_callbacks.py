@@ -199,6 +199,19 @@ def test_closing_idle_connections_spares_busy_ones_and_those_that_send(service):
     gate.set()
 
 
+def test_a_drain_waits_for_a_message_that_is_half_here(service):
+    peer, connection = service.connect()
+    peer.sendall(b"half a mess")
+    until(lambda: connection._kept_bytes)
+    service.service.drain()
+    service.service.close_idle(-1)
+    peer.sendall(b"age\n")
+    until(lambda: service.named("on_message") == [("half a message",)])
+    until(lambda: not connection.is_busy)
+    service.service.close_idle(-1)
+    until(lambda: service.named("on_close"))
+
+
 def test_a_drain_ends_when_the_last_callback_has(service):
     gate = gevent.event.Event()
     service.worker.on_message = lambda connection, data: gate.wait()

@@ -29,7 +29,7 @@ def done(monkeypatch):
 
     for name in ("setgroups", "setgid", "setuid"):
         record(os, name)
-    for name in ("die_with", "set_title"):
+    for name in ("die_with", "open_own_proc", "set_title"):
         record(child, name)
     record(child.native, "signal")
     record(gc, "enable")
@@ -46,7 +46,9 @@ def environment(monkeypatch) -> dict[str, str]:
 
 
 def generation(**listeners) -> Generation:
-    return Generation(1, None, listeners, {}, None, master=42)
+    return Generation(
+        1, None, {name: [one] for name, one in listeners.items()}, {}, None, None, master=42
+    )
 
 
 def test_it_waits_until_its_parent_has_ended(done, monkeypatch):
@@ -67,8 +69,13 @@ def test_it_keeps_the_listener_of_its_service_only(done):
 
 
 def test_it_is_tied_to_the_master_again_after_the_user_has_changed(done):
-    child.become_worker_of(make_service("A", "text://h:1", user="nobody"), generation(), "title")
-    assert done[-3:] == [("setuid", NOBODY.pw_uid), ("die_with", 42), ("enable",)]
+    child.take_user("nobody", "", 42)
+    assert done[-3:] == [("setuid", NOBODY.pw_uid), ("die_with", 42), ("open_own_proc",)]
+
+
+def test_without_a_user_nothing_changes(done):
+    child.take_user("", "", 42)
+    assert done == []
 
 
 def test_a_user_has_its_own_groups_and_home(done, environment):

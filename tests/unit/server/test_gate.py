@@ -102,6 +102,20 @@ def test_shut_before_the_loop_has_turned_it_stays_shut(listening):
     until(lambda: listening.woken == 2)
 
 
+def test_another_one_is_opened_and_shut_with_it(listening):
+    other = Listening()
+    listening.gate.link(other.gate)
+    let_loop_turn()
+    listening.gate.shut()
+    assert not other.gate.is_open
+    assert other.registration() is None
+    listening.gate.open()
+    assert other.registration() == epoll.IN | epoll.EXCLUSIVE
+    listening.gate.close()
+    assert not other.gate.is_open
+    other.close()
+
+
 def test_closed_it_leaves_no_registration(listening):
     let_loop_turn()
     listening.gate.close()

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 MASTER = """
-import json, os, signal, socket, sys
+import json, os, select, signal, socket, sys
 from gtask import Worker, native, process
 from gtask.config import parse_settings
 from gtask.generation import Generation
@@ -23,21 +23,32 @@ listener.bind(("127.0.0.1", 0))
 listener.listen()
 listener.setblocking(False)
 ours, theirs = native.seqpacket_pair()
-ours.settimeout(30)
+events, workers_end = native.seqpacket_pair()
+names = [each.name for each in settings.services]
 generation = Generation(
-    3, settings, {"A": listener}, {"A": Scoreboard(8)}, theirs, os.getpid()
+    3,
+    settings,
+    {name: [listener] for name in names},
+    {name: Scoreboard(8) for name in names},
+    theirs,
+    workers_end,
+    os.getpid(),
 )
 
 def start(workers=None):
     pid = os.fork()
     if pid == 0:
         ours.close()
+        events.close()
         os._exit(run_mold(generation, workers))
     theirs.close()
+    workers_end.close()
     return pid
 
 def heard():
-    return json.loads(ours.recv(65536))
+    # of the mold before those of workers
+    ready, _, _ = select.select([ours, events], [], [], 30)
+    return json.loads((ours if ours in ready else events).recv(65536))
 
 def spawn(*ids, service="A"):
     for id in ids:
@@ -90,6 +101,21 @@ assert code_of(mold) == 0
 """)
 
 
+def test_its_workers_have_not_its_channel(run):
+    run("""
+mold = start()
+heard()
+spawn(0)
+heard()
+pid = heard()["pid"]
+packets = {line.split()[6] for line in open("/proc/net/unix") if line.split()[4] == "0005"}
+def ends(pid):
+    files = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    return {file for file in files if file[8:-1] in packets}
+assert len(ends(mold) - ends(pid)) == 1 and not ends(pid) - ends(mold)
+""")
+
+
 def test_its_workers_accept_from_the_masters_listener(run):
     run("""
 start()
@@ -134,7 +160,7 @@ heard()
 spawn(0, service="B")
 told = [heard(), heard()]
 spawned = next(one["pid"] for one in told if one["event"] == "spawned")
-assert {"event": "failed", "pid": spawned, "reason": "KeyError: 'B'"} in told
+assert {"event": "failed", "pid": spawned, "row": 0, "reason": "KeyError: 'B'"} in told
 assert code_of(spawned) == 1
 """)
 

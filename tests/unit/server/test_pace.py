@@ -317,6 +317,41 @@ def test_idle_connections_are_closed_and_those_with_calls_are_not(served, gates)
     assert busy.line() == result(1, "a")
 
 
+def test_a_drain_waits_for_a_call_that_is_half_here(served):
+    whole, half = served.connect(), served.connect()
+    half.send(b'{"function":"echo",')
+    until(lambda: len(served.engine.connections) == 2)
+    until(lambda: any(each._decoder.is_mid_frame for each in served.engine.connections))
+    served.service.drain()
+    served.service.close_idle(-1)
+    assert whole.has_ended()
+    assert len(served.engine.connections) == 1
+    half.send(b'"args":[5]}\n')
+    assert half.line() == 5
+    assert half.has_ended()
+
+
+def test_otherwise_nobody_may_take_for_ever_to_say_it(served):
+    half = served.connect()
+    half.send(b'{"function":"echo",')
+    until(lambda: any(each._decoder.is_mid_frame for each in served.engine.connections))
+    served.service.close_idle(-1)
+    assert half.has_ended()
+
+
+def test_a_drain_does_not_end_behind_an_answer_what_is_half_here(served, peer, gates):
+    peer.bare("hold", "a")
+    until(lambda: gates.started)
+    served.service.drain()
+    peer.send(b'{"function":"echo",')
+    until(lambda: any(each._decoder.is_mid_frame for each in served.engine.connections))
+    gates.open("a")
+    assert peer.line() == "a"
+    peer.send(b'"args":[5]}\n')
+    assert peer.line() == 5
+    assert peer.has_ended()
+
+
 def test_the_octets_of_a_connection_are_counted_when_it_ends(served, peer):
     message = b'{"function":"echo","args":[7]}\n'
     peer.send(message)

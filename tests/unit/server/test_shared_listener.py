@@ -115,6 +115,41 @@ def test_finish_takes_what_is_in_the_queue_and_then_nothing_ever(running, caplog
     running.server.finish()
 
 
+def test_leaving_it_takes_at_most_what_it_alone_was_woken_for(running):
+    running.listener.connect_peers(3)
+    running.server.leave()
+    assert len(running.taken) == 1
+    assert not running.server.started
+    assert not running.fairness.is_open
+    running.server.leave()
+    assert len(running.taken) == 1
+
+
+def test_leaving_while_it_is_full_it_takes_nothing(running):
+    running.turn_full(True)
+    running.listener.connect_peers(3)
+    running.server.leave()
+    assert running.taken == []
+
+
+def test_a_second_listener_is_opened_and_shut_with_the_first(running):
+    listener = Listener()
+    server = TextServer(listener)
+    server.share(running.take, running.fairness, lambda: None)
+    server.start()
+    listener.connect_peers(2)
+    until(lambda: len(running.taken) == 2)
+    running.turn_full(True)
+    listener.connect_peers()
+    running.listener.connect_peers()
+    let_loop_turn()
+    assert len(running.taken) == 2
+    running.turn_full(False)
+    until(lambda: len(running.taken) == 4)
+    server.stop()
+    listener.close()
+
+
 def test_stopped_it_leaves_no_timer_of_a_pause(running):
     running.errors = [RuntimeError("broken")]
     running.listener.connect_peers()
