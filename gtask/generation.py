@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .config import Settings
 from .scoreboard import Scoreboard
@@ -24,6 +24,8 @@ class Generation:
         channel: the mold's end of the socket pair to the master; no worker has it.
         events: the workers' end of another, which all of them write to.
         master: the master's process id.
+        lobbies: of each service, the two ends of where connections wait that have no turn; one
+            for all generations, so that who is replaced leaves them to its successors.
         stacks: where a process that dies of a fault leaves its stacks; None: on standard error.
     """
 
@@ -35,3 +37,4 @@ class Generation:
     events: socket.socket
     master: int
     stacks: Stacks | None = None
+    lobbies: Mapping[str, tuple[socket.socket, socket.socket]] = field(default_factory=dict)

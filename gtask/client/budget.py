@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SHARE = 0.1  # of the calls made lately
+SHARE = 0.2  # of the calls made lately; as Finagle and Envoy have it
 PER_SECOND = 10.0  # repetitions that any client may make
 RESERVE = 100.0  # of these, what can be saved up
 WINDOW = 10.0  # seconds that are "lately"

@@ -145,6 +145,7 @@ class Mold:
             self._workers_end,
             master,
             self.stacks,
+            {name: listener.lobby for name, listener in self.listeners.items()},
         )
 
     def close(self) -> None:

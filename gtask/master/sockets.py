@@ -12,11 +12,11 @@ import errno
 import socket as flags
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..address import Address
-from ..native import getaddrinfo, socket
+from ..native import getaddrinfo, seqpacket_pair, socket
 from .holders import holder
 from .ownfiles import OwnFile
 from .unixsockets import WE, Owner, bind_unix, remove_stale
@@ -39,12 +39,14 @@ class Listener:
         sockets: at least one.
         is_ours: we bound them, so we may shut them down and remove their file.
         file: of a unix socket that we bound.
+        lobby: where connections wait that were accepted and have no turn; as long as the listener.
     """
 
     address: Address
     sockets: tuple[socket, ...]
     is_ours: bool
     file: OwnFile | None = None
+    lobby: tuple[socket, socket] = field(default_factory=seqpacket_pair)
 
     @property
     def socket(self) -> socket:
@@ -88,7 +90,7 @@ class Listener:
 
     def close_in_child(self) -> None:
         """Close this process's descriptors alone."""
-        for each in self.sockets:
+        for each in (*self.sockets, *self.lobby):
             each.close()
 
 

@@ -10,7 +10,6 @@ import contextlib
 import math
 import os
 import signal
-import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -185,7 +184,7 @@ class Stores:
             assert self._start is not None
             code = self._start(store.settings, store.board, master)
         except BaseException:  # the edge: nothing may return into the master's code
-            traceback.print_exc()
+            log.exception("store %s: its process has failed", store.settings.url)
         finally:
             os._exit(code)
 

@@ -39,8 +39,12 @@ class Debtor:
         """Whether a peer that takes nothing is to be ended."""
         raise NotImplementedError
 
-    def _is_heard(self) -> bool:
-        """Whether it is read, and all that the peer has sent has been."""
+    def _is_read(self) -> bool:
+        """Whether it is read now; it may be paused."""
+        raise NotImplementedError
+
+    def _has_unread(self) -> bool:
+        """Whether the peer has sent something that the loop has not come to yet."""
         raise NotImplementedError
 
     def _is_secured(self) -> bool:
@@ -167,10 +171,9 @@ class Debts:
             self._check(stream, self._check_handshake, now)
             if self._handshakes.get(stream, 0.0) > now - self.handshake_timeout:
                 break  # those behind it are younger
-        if not self._has_debtors():
-            self._stop()
-        elif self._timer is not None:
-            self._timer.start(self.look, update=True)
+        self._stop()
+        if self._has_debtors():
+            self._start()
 
     def _has_debtors(self) -> bool:
         return bool(self._unsent or self._unfinished or self._handshakes)
@@ -190,27 +193,28 @@ class Debts:
         if done != debt.done:
             debt.done = done
             debt.since = now
-        elif self.send_timeout and now - debt.since >= self.send_timeout and stream._must_take():
+        elif self._is_over(self.send_timeout, now - debt.since) and stream._must_take():
             stream._give_up(f"took nothing for {self.send_timeout:g} s", False)
 
     def _check_rest(self, stream: Debtor, now: float) -> None:
         debt = self._unfinished.get(stream)
         if debt is None:
             return
-        if debt.size - debt.done >= LEAST_BYTES or not stream._is_heard():
+        if debt.size - debt.done >= LEAST_BYTES or not stream._is_read():
             debt.done = debt.size
             debt.since = now
-        elif self.send_timeout and now - debt.since >= self.send_timeout:
+        elif self._is_over(self.send_timeout, now - debt.since) and not stream._has_unread():
             stream._give_up(f"no more of a frame for {self.send_timeout:g} s", False)
 
     def _check_handshake(self, stream: Debtor, now: float) -> None:
         since = self._handshakes.get(stream, now)
         if stream._is_secured():
             self._handshakes.pop(stream, None)
-        elif (
-            self.handshake_timeout and now - since >= self.handshake_timeout and stream._is_heard()
-        ):
+        elif self._is_over(self.handshake_timeout, now - since) and not stream._has_unread():
             stream._give_up(f"TLS: no handshake within {self.handshake_timeout:g} s", False)
+
+    def _is_over(self, limit: float, seconds: float) -> bool:
+        return limit > 0 and seconds >= limit
 
     def _new(self) -> Debt:
         self._start()
@@ -221,6 +225,7 @@ class Debts:
             shortest = min(
                 self.send_timeout or LOOK_SECONDS, self.handshake_timeout or LOOK_SECONDS
             )
+            # A new one each time: libev starts one that has fired with what was left of its time.
             self._timer = self._loop.timer(min(LOOK_SECONDS, shortest / 4))
             self._timer.start(self.look, update=True)
 

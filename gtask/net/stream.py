@@ -319,8 +319,8 @@ class Stream(Debtor):
     def _must_take(self) -> bool:
         return self.state is FLUSHING  # before that, it is the caller who knows how long to wait
 
-    def _is_heard(self) -> bool:
-        return not self._has_unread()
+    def _is_read(self) -> bool:
+        return True
 
     def _has_unread(self) -> bool:
         """Whether the kernel holds something, or the end, that the loop has not come to yet."""

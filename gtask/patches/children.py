@@ -7,7 +7,6 @@ kernel says that one process has ended (pidfd_open(2), Linux 5.3), and reap just
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import time
@@ -19,9 +18,10 @@ import gevent
 from gevent.libev.corecext import loop as LibevLoop
 
 from .. import native
+from ..logs.loggers import get_logger
 from .worlds import put
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 READ = 1
 FIRST_POLL_SECONDS = 0.001

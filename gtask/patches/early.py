@@ -6,7 +6,6 @@ the whole worker later. Such names are bound anew, and it is said once what cann
 
 from __future__ import annotations
 
-import logging
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -15,7 +14,9 @@ from typing import Any
 
 from gevent import monkey
 
-log = logging.getLogger(__name__)
+from ..logs.loggers import get_logger
+
+log = get_logger(__name__)
 
 SHOWN = 5  # modules that are named in the log
 _OURS = (

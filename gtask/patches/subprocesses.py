@@ -1,8 +1,12 @@
-"""`subprocess.Popen`: the standard library's where there is no hub, gevent's where there is one."""
+"""`subprocess.Popen`: the standard library's where there is no hub, gevent's where there is one.
+
+For asyncio it is the standard library's, too: gevent's would reap the process before asyncio looks.
+"""
 
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 from typing import Any
 
@@ -22,13 +26,19 @@ class _ByThread(type):
     """Makes what fits the thread; either is an instance of `subprocess.Popen`."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        if cls is Popen and get_hub_if_exists() is None:
+        if cls is Popen and (get_hub_if_exists() is None or _is_asyncios()):
             return _Native(*args, **kwargs)
         return super().__call__(*args, **kwargs)
 
     def __instancecheck__(cls, instance: Any) -> bool:
         is_native = cls is Popen and isinstance(instance, _Native)
         return is_native or super().__instancecheck__(instance)
+
+
+def _is_asyncios() -> bool:
+    """A loop of asyncio runs here, which waits for its children itself."""
+    events = sys.modules.get("asyncio.events")
+    return events is not None and events._get_running_loop() is not None
 
 
 class Popen(_Green, metaclass=_ByThread):  # type: ignore[misc]

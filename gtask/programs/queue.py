@@ -18,6 +18,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..errors import STORE_UNAVAILABLE, UNKNOWN_FUNCTION, WORKER_LOST
+from ..printable import printable, printable_text
 from ..store_address import is_store
 from .arguments import HELP, read_arguments, read_json
 from .outcome import BAD_CONFIGURATION, CANNOT_CONNECT, DONE, FAILED, stop_printing
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 STATES = ("ready", "delayed", "running", "dead", "done", "cancelled", "expired")
 PAGE = 500
+MESSAGE_CHARACTERS = 4000
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 BY_TEXT = ("counts", "show", "put", "cancel")  # what a text:// URL allows
 EPILOG = f"""{HELP}
@@ -139,7 +141,8 @@ def _seconds(age: str) -> float:
 
 
 def _complain(error: TaskError) -> int:
-    print(f"gtask-queue: {' '.join(error.message.split())}", file=sys.stderr)
+    message = printable(" ".join(error.message.split()), MESSAGE_CHARACTERS)
+    print(f"gtask-queue: {message}", file=sys.stderr)
     if error.code == UNKNOWN_FUNCTION:
         print("gtask-queue: the service has no store", file=sys.stderr)
     is_out_of_reach = error.code in (STORE_UNAVAILABLE, WORKER_LOST)
@@ -193,7 +196,8 @@ def _print_line(record: dict[str, Any], is_json: bool, is_first: bool) -> None:
     put = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record["enqueued_at"]))
     reason = f" ({record['reason']})" if record["reason"] else ""
     head = f"{record['id']:32} {record['state']:9} {record['priority']:8}"
-    print(f"{head} {record['attempt']:7} {put}  {record['function']}{reason}")
+    what = printable(f"{record['function']}{reason}", MESSAGE_CHARACTERS)
+    print(f"{head} {record['attempt']:7} {put}  {what}")
 
 
 def _show(queue: Queue, options: argparse.Namespace) -> int:
@@ -209,7 +213,8 @@ def _show(queue: Queue, options: argparse.Namespace) -> int:
     for key, value in record.items():
         if key.endswith("_at") and value is not None:
             value = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
-        print(f"{key:17} {value if isinstance(value, str) else json.dumps(value)}")
+        text = printable_text(value) if isinstance(value, str) else json.dumps(value)
+        print(f"{key:17} {text}")
     return DONE
 
 
@@ -243,7 +248,7 @@ def _cancel(queue: Queue, options: argparse.Namespace) -> int:
     code = DONE
     for id in options.ids:
         answer = queue.ask("gtask.cancel_job", {"id": id})
-        print(json.dumps(answer) if options.json else f"{id} {answer['state']}")
+        print(json.dumps(answer) if options.json else f"{id} {printable(answer['state'])}")
         code = code if answer["cancel_requested"] or answer["state"] == "cancelled" else FAILED
     return code
 

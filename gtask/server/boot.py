@@ -83,6 +83,7 @@ class WorkerProcess:
         tls: the service's certificates, or None.
         boot_timeout: seconds until it is ready, at most; 0: any time.
         others: more listening sockets, where the service has several addresses.
+        lobby: the two ends of where connections of the service wait that have no turn.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class WorkerProcess:
         tls: ssl.SSLContext | None = None,
         boot_timeout: float = 0.0,
         others: Sequence[socket.socket] = (),
+        lobby: tuple[socket.socket, socket.socket] | None = None,
     ) -> None:
         self.worker = worker
         self.settings = settings
@@ -157,7 +159,7 @@ class WorkerProcess:
             listener,
             self.stats,
             settings.concurrency,
-            Lobby() if can_pass_on else None,
+            Lobby(lobby) if can_pass_on and lobby is not None else None,
             self,
         )
 
@@ -277,7 +279,7 @@ class WorkerProcess:
             else:
                 server.finish()
         if self.servers:
-            self.overflow.close()
+            self.overflow.close(has_heirs=self.has_heirs)
         # Told only now: the master may then have the kernel refuse what is still in the queue.
         self.stats.state(State.DRAINING)
         if self.queues is not None:

@@ -41,8 +41,8 @@ def become_worker_of(settings: ServiceSettings, generation: Generation, title: s
     set_title(title)
     for name, listeners in generation.listeners.items():
         if name != settings.name:
-            for listener in listeners:
-                listener.close()
+            for each in (*listeners, *generation.lobbies.get(name, ())):
+                each.close()
     gc.enable()
 
 

@@ -25,7 +25,7 @@ from ..errors import (
     TaskTimeout,
 )
 from ..net.stream import OPEN
-from ..protocols.jsontext import dumps, loads, weight_of
+from ..protocols.jsontext import CALL_BYTES, dumps, loads, weight_of
 from ..protocols.messages import (
     BARE,
     JSONRPC,
@@ -48,6 +48,7 @@ from .turns import no_room
 ROUND_SECONDS: Final = 0.005  # what one connection may take before others have theirs
 CORK_SECONDS: Final = 0.001  # what a reply may wait for the next one
 LIGHT_BYTES: Final = 4096  # of a frame whose call may come in whatever others hold
+MOST_WEIGHT: Final = 72  # for each byte of a frame: above what `weight_of` gives for any
 
 
 class TaskConnection(PacedConnection):
@@ -302,21 +303,23 @@ class TaskConnection(PacedConnection):
     def _take_slowly(self, message: Any, greenlet: TaskGreenlet) -> None:
         """Take up any message there can be."""
         call = read_message(message, Execution)
-        weight = weight_of(greenlet.frame)
         if type(call) is Execution:
-            call.weight = weight
             self._take_call(call, greenlet)
         elif type(call) is list:
-            self._take_batch(call, weight)
+            self._take_batch(call, weight_of(greenlet.frame))
         else:
             assert isinstance(call, InvalidCall)
             self.reply(self.fit(call, call.error(call.problem)))
 
     def _take_call(self, call: Execution, greenlet: TaskGreenlet) -> None:
+        turns, frame = self.engine.turns, greenlet.frame
+        # To weigh a long frame takes as long as to run its task: only where it could matter.
+        if not turns.has_room(CALL_BYTES + len(frame) * MOST_WEIGHT):
+            call.weight = weight_of(frame)
         if not self._prepare(call):
             return
-        turns = self.engine.turns
         if turns.running >= turns.concurrency or turns.is_closed:
+            call.weight = call.weight or weight_of(frame)
             self._wait_for_turn(call)
             return
         greenlet.execution = call

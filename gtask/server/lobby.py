@@ -1,7 +1,7 @@
 """`Lobby`: where connections wait that were accepted and not read, for any process of a service.
 
-It is a pair of unix sockets that the mold makes and all workers hold: a message is one connection,
-unix(7), and the kernel keeps them in order. So what a full process has accepted, the first one that
+It is a pair of unix sockets that the master makes and all workers hold, over all reloads: a message
+is one connection, unix(7), and the kernel keeps them in order. So what a full process has accepted, the first one that
 has a turn again takes, as it would from the listen queue.
 """
 
@@ -17,10 +17,14 @@ FD_BYTES = 4
 
 
 class Lobby:
-    """Shared by the processes that were forked from the one that made it."""
+    """One process's hold on it.
 
-    def __init__(self) -> None:
-        self._in, self._out = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    Args:
+        ends: of the pair.
+    """
+
+    def __init__(self, ends: tuple[Any, Any]) -> None:
+        self._in, self._out = ends
 
     def close(self) -> None:
         """Let go of it; the others go on."""

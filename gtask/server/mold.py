@@ -229,6 +229,7 @@ def _make_processes(
             certificates[settings.name],
             generation.settings.boot_timeout,
             generation.listeners.get(settings.name, ())[1:],
+            generation.lobbies.get(settings.name),
         )
         for settings in generation.settings.services
         if generation.number  # else the code is only checked

@@ -93,25 +93,23 @@ class Overflow:
     def start(self) -> None:
         """This process is full: look, until it is not and nobody waits here."""
         if self._timer is None:
-            self._timer = self._loop.timer(LOOK_SECONDS)
-            self._timer.start(self.look, update=True)
+            self._start_timer()
 
     def stop(self) -> None:
         """Look no more."""
-        if self._timer is not None:
-            self._timer.stop()
-            self._timer.close()
-            self._timer = None
+        self._stop_timer()
         self._has_waited = False
 
-    def close(self) -> None:
-        """The process drains: serve all that is here."""
+    def close(self, *, has_heirs: bool = False) -> None:
+        """The process drains: serve all that is here, or leave it to those that go on."""
         self.stop()
-        while self._guests:
-            self._host.accept(*self._guests.pop(0)[:2])
         lobby, self._lobby = self._lobby, None
+        while self._guests:
+            client, address, _ = self._guests.pop(0)
+            if not (has_heirs and lobby is not None and lobby.put(client, address)):
+                self._host.accept(client, address)
         if lobby is not None:
-            while (found := lobby.take()) is not None:
+            while not has_heirs and (found := lobby.take()) is not None:
                 self._host.accept(*found)
             lobby.close()
 
@@ -148,7 +146,7 @@ class Overflow:
         if not is_full and not self._guests:
             self.stop()
         elif self._timer is not None:
-            self._timer.start(self.look, update=True)
+            self._start_timer()
 
     def receive(self, client: Any, address: Any) -> bool:
         """Take a connection as a guest, that is to say unread; False if it is to be served."""
@@ -156,6 +154,17 @@ class Overflow:
             return False
         self._guests.append((client, address, monotonic()))
         return True
+
+    def _start_timer(self) -> None:
+        self._stop_timer()  # libev would start one that has fired with what was left of its time
+        self._timer = self._loop.timer(LOOK_SECONDS)
+        self._timer.start(self.look, update=True)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
 
     def _take_those_who_wait(self) -> None:
         had_waited, self._has_waited = self._has_waited, self._somebody_waits()

@@ -297,8 +297,8 @@ class PacedConnection(ReplyingStream):
     def _must_take(self) -> bool:
         return True
 
-    def _is_heard(self) -> bool:
-        return not self._is_deaf and not self._has_unread()
+    def _is_read(self) -> bool:
+        return not self._is_deaf
 
     def _insecure(self, reason: str) -> None:
         self._abort(reason)
@@ -323,4 +323,5 @@ class PacedConnection(ReplyingStream):
         if self._outstanding:
             self.engine.turns.resume(self)
         self.engine.connections.discard(self)
-        self.engine.stats.closed(self.bytes_read, self.bytes_written, was_fresh=self._is_fresh)
+        was_fresh, self._is_fresh = self._is_fresh, False
+        self.engine.stats.closed(self.bytes_read, self.bytes_written, was_fresh=was_fresh)

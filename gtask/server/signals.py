@@ -16,6 +16,7 @@ User code sets its handlers by `signal.signal` as everywhere, with three differe
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import os
 import signal
 from collections.abc import Callable, Collection, Mapping
@@ -57,11 +58,12 @@ class Signals:
         """Listen, in place of whoever did before."""
         global _current
         _current = self
+        # By the functions in C: those of `signal` make members of enums, 50 kB of each worker's own.
         for number in UNHEARD:
-            if native.getsignal(number) == signal.SIG_IGN:  # no module has taken it
-                native.signal(number, _ignore)
+            if _signal.getsignal(number) == signal.SIG_IGN:  # no module has taken it
+                _signal.signal(number, _ignore)
         for number in self._actions:
-            native.signal(number, self.came)
+            _signal.signal(number, self.came)
         self.call_for_children(_handler_of_children)
 
     def stop(self) -> None:

@@ -6,6 +6,7 @@ import os
 
 from ..config import StoreSettings
 from ..errors import ConfigError
+from ..logs.hooks import install_hooks
 from ..logs.loggers import get_logger
 from ..logs.setup import look_after_log
 from ..process import die_with, set_title
@@ -24,6 +25,7 @@ def run_store(settings: StoreSettings, board: StoreBoard, master: int) -> int:
         board: where it tells the master how it goes.
         master: the master's process id; this process ends with it.
     """
+    install_hooks()
     die_with(master)
     set_title(f"gtask: store {settings.url}")
     if settings.user or settings.group:
@@ -34,6 +36,9 @@ def run_store(settings: StoreSettings, board: StoreBoard, master: int) -> int:
             return os.EX_CONFIG
         die_with(master)  # the kernel has forgotten it with the user
     from ..queue.process import run_process  # gevent and SQLite are for this process alone
+    from .hub import watch_hubs
+
+    watch_hubs()
 
     try:
         return run_process(settings, board, look_after_log)

@@ -1,9 +1,8 @@
-"""What `blocking=True` tasks log: in native threads, where gevent's locks do not work.
+"""What `blocking=True` tasks log, in native threads.
 
-Each handler has a lock, and a greenlet that waits for one which a native thread has is not told
-when that is free. So a thread's records are given to the handlers in the worker's own thread. The
-two locks that a thread takes to make a record are the ones from before gevent: they are held for a
-few lines that never wait.
+A handler is called in one thread only, the worker's own, so none has to be made for several. The two
+locks that a thread takes to make a record are the ones from before gevent: they are held for a few
+lines that never wait.
 """
 
 from __future__ import annotations

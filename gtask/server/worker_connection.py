@@ -111,9 +111,8 @@ class WorkerConnection(TcpConnection):
     def _must_take(self) -> bool:
         return True
 
-    def _is_heard(self) -> bool:
-        is_deaf = self._stalled or self._user_paused or self._decoder.failed
-        return not is_deaf and not self._has_unread()
+    def _is_read(self) -> bool:
+        return not (self._stalled or self._user_paused or self._decoder.failed)
 
     def _closed(self, reason: str) -> None:
         self._service.forget(self)

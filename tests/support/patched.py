@@ -56,7 +56,8 @@ def run_patched(code: str, *, hub: bool = True, seconds: float = 30.0) -> str:
     """
     program = BEGINNING + ("start_hub()\n" if hub else "") + textwrap.dedent(code)
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        # Python 3.12 warns of each fork in a process that has threads.
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -35,7 +35,8 @@ def test_an_outage_of_hours_is_multiplied_by_little():
 
 def test_what_was_earned_long_ago_is_forgotten():
     budget = RetryBudget(0.0)
-    assert spend_all(budget, 10**6, 10_000.0) <= 2 * RESERVE + 10
+    a_thousand_lately = 1000  # of a million in 10,000 s, as lately is 10 s
+    assert spend_all(budget, 10**6, 10_000.0) <= RESERVE + SHARE * a_thousand_lately + 1
 
 
 def test_a_clock_that_stands_still_or_goes_back_does_no_harm():

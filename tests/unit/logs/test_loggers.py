@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import logging.config
+import re
 import sys
 from pathlib import Path
 
@@ -194,3 +195,11 @@ def test_complaints_are_bounded(root, file: Path):
     for number in range(100):
         delivery.complain(f"handler {number}", ValueError())
     assert file.read_text().count("told once") == delivery._MOST_COMPLAINTS
+
+
+def test_nothing_of_gtasks_logs_another_way():
+    sources = Path(delivery.__file__).parents[1]
+    others = [path for path in sources.rglob("*.py") if path.parent.name != "logs"]
+    assert len(others) > 50
+    for path in others:
+        assert not re.search(r"logging\.getLogger\(|\bprint_exc\(", path.read_text()), path

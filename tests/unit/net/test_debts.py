@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gevent
 import pytest
 
 from gtask.net import debts as module
@@ -17,7 +18,7 @@ class Peer(Debtor):
         self.debts = debts
         self.must_take = must_take
         self.sent = 0
-        self.is_heard = self.is_secured = self.is_broken = False
+        self.is_read = self.has_unread = self.is_secured = self.is_broken = False
         self.reasons = []
 
     def _sent_bytes(self):
@@ -28,8 +29,11 @@ class Peer(Debtor):
     def _must_take(self):
         return self.must_take
 
-    def _is_heard(self):
-        return self.is_heard
+    def _is_read(self):
+        return self.is_read
+
+    def _has_unread(self):
+        return self.has_unread
 
     def _is_secured(self):
         return self.is_secured
@@ -100,7 +104,7 @@ def test_whose_caller_knows_how_long_to_wait_is_not_ended(world):
 
 def test_a_frame_must_go_on(world):
     peer = world.peer()
-    peer.is_heard = True
+    peer.is_read = True
     world.debts.owes_rest(peer, 10, False)
     for number in range(1, 40):  # a byte a second
         world.debts.owes_rest(peer, 10 + number, False)
@@ -110,7 +114,7 @@ def test_a_frame_must_go_on(world):
 
 def test_a_frame_that_goes_on_slowly_is_waited_for(world):
     peer = world.peer()
-    peer.is_heard = True
+    peer.is_read = True
     size = 0
     for _ in range(100):
         size += LEAST_BYTES
@@ -121,7 +125,7 @@ def test_a_frame_that_goes_on_slowly_is_waited_for(world):
 
 def test_many_small_frames_in_halves_are_no_frame_that_stands_still(world):
     peer = world.peer()
-    peer.is_heard = True
+    peer.is_read = True
     for _ in range(100):
         world.debts.owes_rest(peer, 5, True)
         world.loop.advance(20)
@@ -133,7 +137,7 @@ def test_a_peer_that_is_not_read_now_is_not_judged(world):
     world.debts.owes_rest(peer, 5, False)
     world.loop.advance(100)
     assert not peer.has_ended
-    peer.is_heard = True
+    peer.is_read = True
     world.loop.advance(29)
     assert not peer.has_ended
     world.loop.advance(3)
@@ -143,7 +147,7 @@ def test_a_peer_that_is_not_read_now_is_not_judged(world):
 def test_a_handshake_must_come_to_its_end(world):
     first, late, done = world.peer(), world.peer(), world.peer()
     for peer in (first, late, done):
-        peer.is_heard = True
+        peer.is_read = True
     world.debts.owes_handshake(first)
     world.debts.owes_handshake(done)
     world.loop.advance(5)
@@ -160,7 +164,7 @@ def test_a_handshake_must_come_to_its_end(world):
 def test_a_limit_of_zero_is_none(world, timeout):
     setattr(world.debts, timeout, 0)
     peer = world.peer()
-    peer.is_heard = True
+    peer.is_read = True
     if timeout == "send_timeout":
         world.debts.owes_taking(peer, 5, 0)
         world.debts.owes_rest(peer, 5, True)
@@ -190,7 +194,7 @@ def test_past_the_bound_those_go_that_stood_still_longest(world, kind):
     debts.max_bytes = 1000
     peers = [world.peer() for _ in range(10)]
     for peer in peers:
-        peer.is_heard = True
+        peer.is_read = True
         if kind == "unsent":
             debts.owes_taking(peer, 95, 0)
         else:
@@ -234,3 +238,28 @@ def test_a_forked_child_ends_nobody(world):
     world.debts.after_fork_in_child()
     world.loop.advance(100)
     assert not peer.has_ended
+
+
+def test_what_was_not_read_yet_is_waited_for_but_is_no_step_forward(world):
+    peer = world.peer()
+    peer.is_read = peer.has_unread = True
+    world.debts.owes_rest(peer, 5, False)
+    world.debts.owes_handshake(peer)
+    world.loop.advance(100)
+    assert not peer.has_ended
+    peer.has_unread = False
+    world.loop.advance(2)
+    assert peer.has_ended
+
+
+def test_it_looks_as_often_as_it_says_and_no_more():
+    debts = Debts(gevent.get_hub().loop)
+    debts.send_timeout = 0.2
+    peer = Peer(debts)
+    looks = []
+    peer._sent_bytes = lambda: looks.append(1) or len(looks)
+    debts.owes_taking(peer, 5, 0)
+    for _ in range(100):
+        gevent.sleep(0.005)
+    assert 5 < len(looks) <= 12
+    debts.forget(peer)

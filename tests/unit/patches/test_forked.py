@@ -140,7 +140,6 @@ def test_forks_of_greenlets_and_threads_at_once_do_not_stop_each_other():
     run_patched(
         COMMON
         + """
-import warnings; warnings.simplefilter("ignore")
 def use():
     for _ in range(15):
         assert subprocess.run(["sh", "-c", "exit 5"], preexec_fn=os.setsid).returncode == 5

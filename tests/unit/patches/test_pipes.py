@@ -68,13 +68,10 @@ def use():
 """
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("what", USES)
 def test_it_works_in_greenlets_and_in_threads_at_once(what):
-    # Python 3.12 warns of each fork in a process that has threads.
     run_patched(
-        "import warnings; warnings.simplefilter('ignore')\n"
-        + COMMON
+        COMMON
         + USES[what]
         + """
 assert in_thread(use)

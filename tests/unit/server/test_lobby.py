@@ -8,6 +8,7 @@ import socket
 
 import pytest
 
+from gtask import native
 from gtask.server.lobby import Lobby
 
 
@@ -18,7 +19,7 @@ def pair():
 
 @pytest.mark.parametrize("address", [("127.0.0.1", 1), ("::1", 2, 0, 3), "", b"\0abstract\xff"])
 def test_a_connection_is_passed_on(address):
-    lobby = Lobby()
+    lobby = Lobby(native.seqpacket_pair())
     near, far = pair()
     near.sendall(b"unread\n")
     assert lobby.put(far, address)
@@ -34,7 +35,7 @@ def test_a_connection_is_passed_on(address):
 
 
 def test_they_come_in_order_and_then_none():
-    lobby = Lobby()
+    lobby = Lobby(native.seqpacket_pair())
     assert lobby.take() is None
     nears = []
     for number in range(5):
@@ -46,7 +47,7 @@ def test_they_come_in_order_and_then_none():
 
 
 def test_a_lobby_has_its_bounds():
-    lobby = Lobby()
+    lobby = Lobby(native.seqpacket_pair())
     kept = []
     while len(kept) < 10_000:
         near, far = pair()

@@ -6,8 +6,10 @@ import _socket
 import os
 import socket
 
+import gevent
 import pytest
 
+from gtask import native
 from gtask import scoreboard as board
 from gtask.scoreboard import Scoreboard, State
 from gtask.server import overflow as module
@@ -102,7 +104,7 @@ def world(monkeypatch):
 
 @pytest.fixture
 def two(world):
-    lobby = Lobby()
+    lobby = Lobby(native.seqpacket_pair())
     return [Process(world, row, lobby) for row in range(2)]
 
 
@@ -242,3 +244,16 @@ def test_a_row_that_is_empty_is_nobody(world):
     assert process.stats.is_next_to_overflow(1, 0.0)
     world.board.loads[1] = board.ABSENT
     assert process.stats.is_next_to_overflow(1, 0.0)
+
+
+def test_it_looks_as_often_as_it_says_and_no_more(world, monkeypatch):
+    process = Process(world, 0, None)
+    process.overflow._loop = gevent.get_hub().loop
+    process.overflow.stop()
+    process.overflow.start()
+    looks = []
+    monkeypatch.setattr(process.overflow, "_sort_guests", lambda: looks.append(1))
+    for _ in range(100):
+        gevent.sleep(0.005)
+    process.overflow.stop()
+    assert 4 < len(looks) <= 12
