@@ -240,6 +240,11 @@ class Stderr(Output):
     def fileno(self) -> int:
         return 2
 
+    def follow(self) -> None:
+        """Have a descriptor of our own now: there may be none left when there is something to say."""
+        if not self._is_open:
+            self._adopt()
+
     def close(self) -> None:
         if self._is_open:
             os.close(self._fd)

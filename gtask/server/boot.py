@@ -245,6 +245,7 @@ class WorkerProcess:
         self.row = self.master.row = row
         self.pid = os.getpid()
         self.worker.id = worker_id
+        look_after_log()
         self.stats.boot(row, os.getpid())
         self.max_tasks = _with_jitter(self.settings.max_tasks)
         self.max_rss = _with_jitter(self.settings.max_rss_mb) * 1024 * 1024

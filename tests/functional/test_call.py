@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -80,11 +81,19 @@ def test_arguments_and_results(url, words, stdin, result):
         (["nope"], "gtask-call: unknown function 'nope' (-32601)\n"),
         (["add", "1"], "gtask-call: add: missing b (-32602)\n"),
         (["fail"], "gtask-call: ValueError: 값\n"),
-        (["nap", "30", "--timeout", "0.2"], "gtask-call: nap: no result in time (-32001)\n"),
     ],
 )
 def test_failures_are_one_line_and_exit_1(url, words, complaint):
     assert call(url, *words) == (1, "", complaint)
+
+
+def test_a_call_whose_time_is_over_is_one_line_too(url):
+    code, output, complaint = call(url, "nap", "30", "--timeout", "0.2")
+    assert (code, output, complaint.count("\n")) == (1, "", 1)
+    # Here or there: both keep the time.
+    assert re.fullmatch(
+        r"gtask-call: nap: (no result in time|timed out after \S+ s) \(-32001\)", complaint.strip()
+    )
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,7 @@ def test_an_idle_connection_is_closed_and_a_busy_one_is_not(spawn):
     worker = spawn(ini("idle_timeout = 0.5"), some=MODULE)
     with worker.peer() as idle, worker.peer() as busy:
         busy.send(b'{"function":"nap","args":[2.5]}\n')
+        assert idle.bare("echo", 1) == 1  # who never says a word is accepted a second later
         start = time.monotonic()
         assert idle.is_closed()
         assert time.monotonic() - start < 2.4
@@ -210,6 +211,8 @@ def test_without_descriptors_it_neither_spins_nor_dies_and_recovers(spawn):
     assert limit < 40
     before = control.bare("cpu")
     held = [Peer(worker.address()) for _ in range(60)]
+    for peer in held:
+        peer.send(b" ")  # who never says a word is accepted a second later
     wait_until(lambda: "cannot accept connections" in worker.text, what=worker.text)
     assert control.bare("nap", 1.0) == 1.0  # for so long it has nothing to do but to spin
     assert control.bare("echo", "still here") == "still here"
