@@ -151,7 +151,8 @@ class Master:
         # that the dead have said.
         dead = reap()
         now = monotonic()
-        self._hear({pid for pid, _ in dead}, now)
+        with self._complaints.going_on():
+            self._hear({pid for pid, _ in dead}, now)
         for pid, status in dead:
             with self._complaints.going_on():
                 self._ended(pid, status, now)

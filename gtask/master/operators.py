@@ -59,9 +59,14 @@ class Operators:
             case StopSignal(number):
                 return self._stop.wanted(number, now)
             case ScaleSignal(name, delta):
+                before = self._counts()
                 self._roster.scale(delta)
-                counts = {service: plan.count for service, plan in self._roster.plans.items()}
-                return [Say(f"{name}: processes wanted: {counts}")]
+                counts = self._counts()
+                more = ", as before: there are no rows for more" if counts == before else ""
+                return [Say(f"{name}: processes wanted: {counts}{more if delta > 0 else ''}")]
+
+    def _counts(self) -> dict[str, int]:
+        return {service: plan.count for service, plan in self._roster.plans.items()}
 
     def answer(
         self, client: Client, request: dict[str, Any], settings: Settings, now: float

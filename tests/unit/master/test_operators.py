@@ -107,6 +107,13 @@ def test_signals():
     assert world.operators.signalled(ScaleSignal("SIGTTIN", 1), 10.0) == [Say(text)]
 
 
+def test_more_processes_than_have_rows_are_refused_with_a_line():
+    world = World()
+    world.roster.loaded(1, {"T": Plan(2, rows=8)})
+    text = "SIGTTIN: processes wanted: {'T': 2}, as before: there are no rows for more"
+    assert world.operators.signalled(ScaleSignal("SIGTTIN", 1), 10.0) == [Say(text)]
+
+
 def test_connections_are_answered_when_all_workers_have():
     world = World()
     assert world.ask(command="connections") == []
