@@ -53,14 +53,15 @@ class TlsFilter:
             self.is_mid_record = True
             return b""
         plain = []
+        wants_more = False
         try:
             while chunk := self._tls.read(65536):
                 plain.append(chunk)
         except ssl.SSLWantReadError:
-            pass
+            wants_more = True
         except ssl.SSLZeroReturnError:
             pass  # close_notify: the end of stream follows on the socket
-        self.is_mid_record = was_established and not plain
+        self.is_mid_record = was_established and wants_more and not plain
         return b"".join(plain)
 
     def send(self, data: bytes | bytearray) -> None:
