@@ -319,16 +319,18 @@ def test_what_peers_send_writes_no_line_of_its_own(spawn):
 
 # -- where lines go -----------------------------------------------------------------------------
 
-TELLER = (
-    HEAD
-    + """
+# Imports no more than any worker has: the other user may not be able to read our Python.
+TELLER = """
+import logging, time
+from gtask import task
+log = logging.getLogger("tasks")
+
 @task
 def tell(text, seconds):
     time.sleep(seconds)
     log.warning(text)
     return text
 """
-)
 
 
 @pytest.fixture
@@ -346,8 +348,10 @@ def test_a_renamed_log_is_left_by_every_process(spawn, open_folder: Path, user: 
         pytest.fail("run the tests as root: a service is to have another user")
     file = open_folder / "log.txt"
     ini = INI.replace("[gtask]", f"[gtask]\nlog_file = {file}").replace("= 3", "= 30")
+    ini = ini.replace("[gtask]", f"[gtask]\npython_path = {open_folder}")
     ini = ini.replace("[worker:Tasks]", f"[worker:Tasks]\nuser = {user}")
-    worker = spawn(ini, wait=False, tasks=TELLER)
+    (open_folder / "tasks.py").write_text(TELLER)  # which that user is to read
+    worker = spawn(ini, wait=False)
     address = wait_until(lambda: ready_in(file))
     with Peer(address) as old, Peer(address) as older:
         old.send(b'{"function": "tell", "args": ["after it all", 3]}\n')

@@ -96,11 +96,16 @@ def test_keys_of_either_section_with_values_of_python(gtask_worker, some_tasks, 
         "log_level": "debug",
         "log_format": "text",
         "stop_timeout": 3,
+        "boot_timeout": 30,
         "python_path": [tmp_path],
     }
     known = {field.name for field in fields(ServiceSettings)} - {"name"}
     assert known & service.keys() == service.keys()
-    assert {field.name for field in fields(Settings)} >= whole.keys() == WHOLE_TREE - {"log_file"}
+    assert (
+        {field.name for field in fields(Settings)}
+        >= whole.keys()
+        == WHOLE_TREE - {"log_file", "crons"}
+    )
     worker = gtask_worker(**service, **whole)
     with TaskClient(worker.url) as client:
         assert client.call("add", [1, 2]).get(timeout=5) == 3
