@@ -29,14 +29,7 @@ from .options import Options
 
 log = get_logger("gtask.client")
 
-# A host that vanished without a word is noticed within about a minute, also when nothing is sent.
-KEEPALIVE = (
-    (_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1),
-    (_socket.IPPROTO_TCP, _socket.TCP_KEEPIDLE, 30),
-    (_socket.IPPROTO_TCP, _socket.TCP_KEEPINTVL, 10),
-    (_socket.IPPROTO_TCP, _socket.TCP_KEEPCNT, 3),
-    (_socket.IPPROTO_TCP, _socket.TCP_USER_TIMEOUT, 60_000),
-)
+UNACKNOWLEDGED_MILLISECONDS = 60_000  # that what was sent may be, before the host counts as gone
 
 FRESH_SECONDS = 0.001  # after it was read, a connection is written to without another look
 MAX_READS = 64  # of one look
@@ -254,8 +247,9 @@ class ClientConnection(Stream):
         self._connector = None
         address = self.endpoint.address
         if not address.is_unix:
-            for option in KEEPALIVE:
-                socket.setsockopt(*option)
+            socket.setsockopt(
+                _socket.IPPROTO_TCP, _socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MILLISECONDS
+            )
         try:
             self._open_calling(socket, self._options.ssl_context, address.server_name)
         except ValueError as error:

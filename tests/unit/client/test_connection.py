@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 
 import gevent
@@ -11,7 +12,7 @@ from gevent.event import Event
 from gtask.address import parse_address
 from gtask.client import wait
 from gtask.client.calls import Call
-from gtask.client.connection import KEEPALIVE, Stage
+from gtask.client.connection import Stage
 from gtask.client.endpoint import Endpoint
 from gtask.client.rpc import RpcConnection
 from gtask.errors import InternalError, TaskTimedOut, WorkerLost
@@ -221,5 +222,11 @@ def test_hosts_that_vanish_are_noticed(peer, connect):
     client = connect(peer())
     client.call("f", [1]).get(timeout=5)
     connected = ready(client)[0]._socket
-    for level, option, value in KEEPALIVE:
-        assert connected.getsockopt(level, option) == value
+    assert connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    for option, value in (
+        (socket.TCP_KEEPIDLE, 30),
+        (socket.TCP_KEEPINTVL, 10),
+        (socket.TCP_KEEPCNT, 3),
+        (socket.TCP_USER_TIMEOUT, 60_000),
+    ):
+        assert connected.getsockopt(socket.IPPROTO_TCP, option) == value
