@@ -36,7 +36,6 @@ from ..protocols.messages import (
     protocol_error_reply,
     read_message,
 )
-from ..tasks import running_task
 from .builtins import call_builtin
 from .execution import Batch, Execution, failure_of, log_error
 from .pace import PacedConnection
@@ -91,18 +90,7 @@ class TaskConnection(PacedConnection):
 
     def run_waiting(self, call: Execution) -> None:
         """A turn has become free for a call that waited. Hub only."""
-        engine = self.engine
-        greenlet = engine.ready.greenlet()
-        greenlet.connection = self
-        greenlet.execution = call
-        greenlet.task = call.task
-        now = greenlet.started = monotonic()
-        call.set_limit(now, engine.task_timeout)
-        engine.stats.enter(now)
-        greenlet.switch(self._run_held)
-        if not greenlet.is_parked:
-            self._let_run(greenlet)
-        engine.stats.back_in_loop()
+        self.engine.start(call, self._run_held, self._let_run)
 
     def _let_run(self, greenlet: TaskGreenlet) -> None:
         """The greenlet's call has blocked, and has a turn from now on."""
@@ -230,7 +218,7 @@ class TaskConnection(PacedConnection):
             stats.number = stats.executing[0] = task.number
         try:
             if task.blocking:
-                value = self._run_in_thread(greenlet, positional, keywords)
+                value = self.engine.threads.run_task(greenlet, positional, keywords)
             elif keywords:
                 value = task.function(*positional, **keywords)
             elif len(positional) == 1:
@@ -271,16 +259,6 @@ class TaskConnection(PacedConnection):
         else:
             failure = failure_of(call, error)
         return call.error(failure)
-
-    def _run_in_thread(self, greenlet: TaskGreenlet, positional: Any, keywords: Any) -> Any:
-        execution = greenlet.current()
-        function = greenlet.task.function
-
-        def run() -> Any:
-            running_task.set(lambda: execution)  # it may outlive the call, if that times out
-            return function(*positional, **keywords)
-
-        return self.engine.threads.run(run, greenlet.context.copy())
 
     def _conclude(self, call: Execution, reply: bytes) -> None:
         """A call that is an object has ended."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from time import monotonic
 from typing import Any, Final
 
 from gevent import monkey
 
 from ..binding import TaskFunction
 from ..net.reactor import Reactor
+from .execution import Execution
 from .limits import Limits
 from .ready import ReadyQueue
 from .reports import Reports
 from .stats import WorkerStats
+from .task_greenlet import TaskGreenlet
 from .threads import TaskThreads
 from .turns import MAX_PENDING_BYTES, Turns
 
@@ -70,3 +74,27 @@ class Engine:
         self.connections: set[Any] = set()
         self.is_draining = False
         self.queues: Any = None
+
+    def start(
+        self,
+        call: Execution,
+        run: Callable[[TaskGreenlet], object],
+        let_run: Callable[[TaskGreenlet], object],
+    ) -> None:
+        """Start a call that there is a turn for now; hub only.
+
+        Args:
+            run: what the call's greenlet does.
+            let_run: called with that greenlet, if the call has blocked.
+        """
+        greenlet = self.ready.greenlet()
+        greenlet.connection = call.connection
+        greenlet.execution = call
+        greenlet.task = call.task
+        now = greenlet.started = monotonic()
+        call.set_limit(now, self.task_timeout)
+        self.stats.enter(now)
+        greenlet.switch(run)
+        if not greenlet.is_parked:
+            let_run(greenlet)
+        self.stats.back_in_loop()

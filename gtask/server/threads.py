@@ -17,7 +17,9 @@ from gevent.threadpool import ThreadPool
 from greenlet import greenlet
 
 from ..patches.leftovers import end_if_forked
+from ..tasks import running_task
 from .stats import WorkerStats
+from .task_greenlet import TaskGreenlet
 
 MOST_STUCK: Final = 0.5  # of the threads, past which the process is of little use
 LOOK_SECONDS: Final = 1.0  # between two looks of who waits at whether it waits in vain
@@ -55,6 +57,17 @@ class TaskThreads:
     def are_used_up(self) -> bool:
         """None of them will be free again, as far as one can tell."""
         return self.stuck >= self.size
+
+    def run_task(self, greenlet: TaskGreenlet, positional: Any, keywords: Any) -> Any:
+        """What the greenlet's task gives, as `run` does, and with the same exceptions."""
+        execution = greenlet.current()
+        function = greenlet.task.function
+
+        def run() -> Any:
+            running_task.set(lambda: execution)  # it may outlive the call, if that times out
+            return function(*positional, **keywords)
+
+        return self.run(run, greenlet.context.copy())
 
     def run(self, function: Callable[[], Any], context: Context) -> Any:
         """What `function()` gives in a thread; until one is free, the greenlet waits.

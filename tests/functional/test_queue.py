@@ -22,7 +22,7 @@ from ..support.spawn import ROOT, descendants, is_alive, kill
 from ..support.wait import SLOWNESS, wait_until
 
 TASKS = """
-import os, time, gevent
+import os, threading, time, gevent
 from gtask import Reject, Retry, current_task, task
 
 def note(text):
@@ -44,6 +44,21 @@ def nap(seconds, name=""):
 def block(seconds):
     time.sleep(seconds)
     return current_task().id
+
+own = threading.local()
+
+@task
+def sign(name):
+    before, own.name = getattr(own, "name", None), name
+    return before
+
+@task
+def fork():
+    child = os.fork()
+    if not child:
+        return "child"
+    os.waitpid(child, 0)
+    return "parent"
 
 @task(retries=2, retry_delay=0.05)
 def fail():
@@ -176,6 +191,30 @@ def test_what_a_caller_gets(tree):
     assert queue.put("big").info()["function"] == "big"
     with pytest.raises(UnknownJob):
         queue.job("nothing").state()
+
+
+def test_a_task_leaves_nothing_to_the_next(tree):
+    queue = tree(count=1).queue
+    assert [queue.put("sign", [name]).get(10) for name in "abc"] == [None] * 3
+
+
+def test_a_child_that_a_task_forks_is_not_the_worker(tree):
+    made = tree(count=1)
+    before = made.pids()
+    assert made.queue.put("fork").get(10) == "parent"
+    assert made.queue.put("add", [1, 2]).get(10) == 3
+    assert made.pids() == before
+
+
+def test_threads_of_tasks_are_counted(tree):
+    made = tree(count=1)
+    peer = made.worker.peer()
+    job = made.queue.put("block", [1.5])
+    deadline = time.monotonic() + 10 * SLOWNESS
+    while not peer.bare("gtask.health")["threads"]["running"]:
+        assert time.monotonic() < deadline
+    assert job.get(10) == job.id
+    assert not peer.bare("gtask.health")["threads"]["running"]
 
 
 def test_reasons_of_dead(tree):

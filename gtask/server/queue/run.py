@@ -97,6 +97,10 @@ class Run(Execution):
             case _:
                 return self._end(Event.FAILED, failure_of(self, error))
 
+    def not_begun(self) -> list[Any]:
+        """The end of a run that is given back, at no cost."""
+        return [self.seq, self.fence, Event.UNDELIVERED.value, None, None]
+
     def interrupted(self) -> list[Any]:
         """The end of a run that its process does not finish."""
         return [self.seq, self.fence, Event.INTERRUPTED.value, None, None]

@@ -17,10 +17,10 @@ from ...logs.loggers import get_logger
 from ...queue.owners import own_identity
 from ...queue.states import Event
 from ...store_address import StoreAddress
-from ...tasks import running_task
 from ..engine import Engine, native_thread_id
 from ..execution import Execution, log_error
 from ..task_greenlet import TaskGreenlet
+from ..threads import NoThread
 from .link import Link
 from .run import Run
 
@@ -105,7 +105,8 @@ class QueueSide:
 
     def _queued(self) -> list[Run]:
         """Tasks of this store that wait for a turn here."""
-        return [run for run in self.runs.values() if run in self.engine.turns.queued]
+        queued = self.engine.turns.queued
+        return [run for run in queued if isinstance(run, Run) and run.connection is self]
 
     # -- the wire -----------------------------------------------------------------------------
 
@@ -154,7 +155,7 @@ class QueueSide:
 
     def _can_hold(self) -> int:
         """How many tasks, those that are held included, can have turns now."""
-        if self._loss:
+        if self._loss or self.engine.threads.are_used_up:
             return 0
         turns = self.engine.turns
         held = len(self.runs) + len(self.ends)
@@ -191,26 +192,19 @@ class QueueSide:
         """It was not begun: another process may, at no cost."""
         if run in self.engine.turns.queued:
             self.engine.turns.queued.remove(run)
-        undelivered = [run.seq, run.fence, Event.UNDELIVERED.value, None, None]
-        self._has_ended(run, undelivered)
+        self._has_ended(run, run.not_begun())
 
     def run_waiting(self, call: Execution) -> None:
         """There is a turn for the task. Hub only."""
-        engine = self.engine
-        greenlet = engine.ready.greenlet()
-        greenlet.connection = self
-        greenlet.execution = call
-        greenlet.task = call.task
-        now = greenlet.started = monotonic()
-        call.set_limit(now, engine.task_timeout)
-        engine.stats.enter(now)
-        greenlet.switch(self._run)
-        if not greenlet.is_parked:
-            greenlet.has_blocked = True
-            call.greenlet = greenlet
-            engine.turns.take(call)
-            engine.limits.keep(call)
-        engine.stats.back_in_loop()
+        self.engine.start(call, self._run, self._let_run)
+
+    def _let_run(self, greenlet: TaskGreenlet) -> None:
+        """The greenlet's task has blocked, and has a turn from now on."""
+        greenlet.has_blocked = True
+        call = greenlet.current()
+        call.greenlet = greenlet
+        self.engine.turns.take(call)
+        self.engine.limits.keep(call)
 
     def _run(self, greenlet: TaskGreenlet) -> None:
         """In a greenlet: the task, from its arguments to its end."""
@@ -221,12 +215,14 @@ class QueueSide:
         stats.number = stats.executing[0] = run.task.number
         try:
             end = run.returned(self._call(greenlet, run))
+        except NoThread:  # the process asks to be replaced; another may run the task
+            end = run.not_begun()
         except BaseException as error:  # the edge to user code
+            greenlet.end_if_forked(error)
             stats.failed()
             end = run.raised(error)
         finally:
-            if len(greenlet.context) > 1:
-                greenlet.renew_context()
+            greenlet.forget_call()
         greenlet.has_blocked = False
         run.is_done = True
         run.stop_timer()
@@ -240,24 +236,8 @@ class QueueSide:
             run.bad_arguments = error
             raise
         if run.task.blocking:
-            return self._call_in_thread(greenlet, run, positional, keywords)
+            return self.engine.threads.run_task(greenlet, positional, keywords)
         return run.task.function(*positional, **keywords)
-
-    def _call_in_thread(
-        self, greenlet: TaskGreenlet, run: Run, positional: Any, keywords: Any
-    ) -> Any:
-        def call() -> tuple[Any, BaseException | None]:
-            running_task.set(lambda: run)  # it may outlive the run, if that times out
-            try:
-                return run.task.function(*positional, **keywords), None
-            except BaseException as error:  # whatever it is: it must not end the thread
-                return None, error
-
-        threadpool = self.engine.reactor.hub.threadpool
-        value, error = threadpool.apply(greenlet.context.copy().run, (call,))
-        if error is not None:
-            raise error
-        return value
 
     def _cancel(self, fence: int) -> None:
         """The end of a run is asked for, or the run is not ours any more."""
