@@ -10,6 +10,8 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from gtask.compiled import is_compiled
+
 from ..support.peer import Peer
 from ..support.spawn import ROOT
 
@@ -113,7 +115,10 @@ def test_greenlets_of_a_module_run_in_each_worker(spawn):
 
 
 def test_a_worker_that_has_worked_shares_most_of_its_memory(spawn):
-    """Measured: 2.5 MB of its own, and 3.3 MB before there was a rehearsal and a short fork."""
+    """Measured: 2.5 MB of its own, and 3.3 MB before there was a rehearsal and a short fork.
+
+    From sources it is 3.0 MB.
+    """
     worker = spawn(INI, own=OWN.format(what="1", more=""))
     for _ in range(10):
         with ExitStack() as stack:
@@ -122,7 +127,7 @@ def test_a_worker_that_has_worked_shares_most_of_its_memory(spawn):
                 peer.bare("own")
     own = [private_kb(process["pid"]) for process in worker.status()["services"][0]["processes"]]
     assert len(own) == 4
-    assert statistics.median(own) < 2700, own
+    assert statistics.median(own) < (2700 if is_compiled() else 3300), own
 
 
 def private_kb(pid: int) -> int:
