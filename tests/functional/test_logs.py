@@ -411,16 +411,15 @@ def test_what_a_daemon_prints_follows_the_log(tmp_path: Path):
 class Piped:
     """A worker whose standard error is a pipe, or what else a test gives it."""
 
-    def __init__(self, folder: Path, stderr: int | None, tasks: str = TELLER) -> None:
+    def __init__(self, folder: Path, stderr: int) -> None:
         (folder / "w.ini").write_text(INI.replace("text://127.0.0.1:0", f"text+unix://{folder}/t"))
-        (folder / "tasks.py").write_text(tasks)
+        (folder / "tasks.py").write_text(HEAD)
         self.address = f"{folder}/t"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "gtask", "-c", "w.ini"],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stderr=stderr,
-            preexec_fn=None if stderr is not None else lambda: os.close(2),
         )
 
     def __enter__(self) -> Piped:
