@@ -33,6 +33,7 @@ MODULES = (
     "server/boot",
     "server/dispatch",
     "server/engine",
+    "server/entrance",
     "server/fairness",
     "server/gate",
     "server/limits",

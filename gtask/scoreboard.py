@@ -38,7 +38,7 @@ EXECUTING_SINCE = 26
 OLDEST_SINCE = 27
 
 
-class State(IntEnum):
+class WorkerState(IntEnum):
     """What a worker says of itself in its `STATE` cell."""
 
     EMPTY = 0

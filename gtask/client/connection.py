@@ -21,7 +21,7 @@ from ..errors import TaskError
 from ..logs.loggers import get_logger
 from ..net.connector import Connector
 from ..net.reactor import Reactor
-from ..net.stream import OPEN, State, Stream
+from ..net.stream import OPEN, Stream, StreamState
 from ..protocols.text import TextDecoder
 from .calls import Call
 from .endpoint import Endpoint
@@ -159,7 +159,7 @@ class ClientConnection(Stream):
 
     def connect(self) -> None:
         """Begin; the owner is told of success or failure, not before this returns."""
-        self.state = State.CONNECTING
+        self.state = StreamState.CONNECTING
         self._connector = Connector(
             self._reactor,
             self.endpoint.address,
@@ -208,7 +208,7 @@ class ClientConnection(Stream):
         A goodbye that lies unread in the socket would cost the calls that are written after it.
         """
         for _ in range(MAX_READS):
-            if self.state != State.OPEN or not self._readable():
+            if self.state != StreamState.OPEN or not self._readable():
                 return
 
     def send_now(self) -> None:
@@ -218,7 +218,7 @@ class ClientConnection(Stream):
 
     def end(self, reason: str) -> None:
         """Send what was put here in this iteration of the loop, and close."""
-        if self.state == State.OPEN:
+        if self.state == StreamState.OPEN:
             has_words = bool(self._batch)
             self.send_now()
             self._close(reason, linger=has_words)
@@ -254,7 +254,7 @@ class ClientConnection(Stream):
             self._open_calling(socket, self._options.ssl_context, address.server_name)
         except ValueError as error:
             self._abort(f"TLS: {error}")
-        if self.state == State.OPEN:
+        if self.state == StreamState.OPEN:
             self._start_timer(self._options.connect_timeout, self._never_spoke)
             self._greet()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import scoreboard as board
 from ..process import resident_bytes
-from ..scoreboard import Scoreboard, State
+from ..scoreboard import Scoreboard, WorkerState
 from .molds import Mold
 from .roster import Roster
 from .slots import Phase, Process
@@ -77,7 +77,7 @@ class Status:
     def is_drainer_accepting(self) -> bool:
         """A worker that is to drain has not closed its listening socket yet."""
         return any(
-            process.phase == Phase.DRAINING and self.cell(process, board.STATE) == State.READY
+            process.phase == Phase.DRAINING and self.cell(process, board.STATE) == WorkerState.READY
             for process in self._roster.processes
         )
 

@@ -19,7 +19,7 @@ from .connection import (
     _encode,
 )
 from .connector import Connector
-from .stream import State
+from .stream import StreamState
 
 log = get_logger("gtask.connection")
 
@@ -72,7 +72,7 @@ class CallingConnection(TcpConnection):
 
     def send(self, data: Data) -> bool:
         """As `TcpConnection.send`; before the connection is there, the frame is kept for it."""
-        if self.state >= State.OPEN:
+        if self.state >= StreamState.OPEN:
             return super().send(data)
         frame = _encode(data)
         if self._is_full:
@@ -87,16 +87,16 @@ class CallingConnection(TcpConnection):
 
         Also ends a connect, or a planned `reconnect`.
         """
-        if self.state == State.OPEN:
+        if self.state == StreamState.OPEN:
             super().close(data)
-        elif self.state != State.FLUSHING:
+        elif self.state != StreamState.FLUSHING:
             self.destroy()
 
     def destroy(self) -> None:
         """Close at once; ends a connect or a planned `reconnect`, too."""
         self._stop_waiting()
-        if self.state == State.INITIAL:
-            self.state = State.CLOSED  # never connected: there is no end to tell of
+        if self.state == StreamState.INITIAL:
+            self.state = StreamState.CLOSED  # never connected: there is no end to tell of
             self._tell_room()
         else:
             super().destroy()
@@ -106,12 +106,12 @@ class CallingConnection(TcpConnection):
 
         While connecting or connected this does nothing.
         """
-        if self.state not in (State.INITIAL, State.CLOSED):
+        if self.state not in (StreamState.INITIAL, StreamState.CLOSED):
             return
         self._stop_waiting()
-        if self.state == State.CLOSED:
+        if self.state == StreamState.CLOSED:
             self._start_over()
-        self.state = State.CONNECTING
+        self.state = StreamState.CONNECTING
         self._deadline = monotonic() + self.connect_timeout
         self._connector = Connector(
             self._reactor, self.address, self.connect_timeout, self._connected, self._failed
@@ -123,10 +123,10 @@ class CallingConnection(TcpConnection):
 
         A connect that is under way goes on: both `on_error` and `on_close` may ask for another one.
         """
-        if self.state == State.CONNECTING and after <= 0:
+        if self.state == StreamState.CONNECTING and after <= 0:
             return
         self._stop_waiting()
-        if self.state not in (State.INITIAL, State.CLOSED):
+        if self.state not in (StreamState.INITIAL, StreamState.CLOSED):
             self._abort("reconnecting")
         if after > 0:
             self._timer = self._reactor.loop.timer(after)
@@ -136,7 +136,7 @@ class CallingConnection(TcpConnection):
 
     @property
     def _is_full(self) -> bool:
-        waiting = self._before_bytes if self.state < State.OPEN else self._buffered
+        waiting = self._before_bytes if self.state < StreamState.OPEN else self._buffered
         return waiting >= self.max_send_buffer_bytes
 
     # -- connecting ---------------------------------------------------------------------------
@@ -150,15 +150,15 @@ class CallingConnection(TcpConnection):
             return
         if self.ssl_context is None:
             self._begin()
-        elif self.state == State.OPEN:
-            self.state = State.CONNECTING  # until the handshake is over
+        elif self.state == StreamState.OPEN:
+            self.state = StreamState.CONNECTING  # until the handshake is over
             self._is_securing = True
             self._timer = self._reactor.loop.timer(max(0.0, self._deadline - monotonic()))
             self._timer.start(self._abort, "TLS: timed out", update=True)
 
     def _secured(self) -> None:
         self._stop_waiting()
-        self.state = State.OPEN
+        self.state = StreamState.OPEN
         self._begin()
 
     def _begin(self) -> None:
@@ -172,7 +172,7 @@ class CallingConnection(TcpConnection):
             self._write(output)
             if not self._buffered:
                 self._tell_room()
-        if self.on_connect is not None and self.state != State.CLOSED:
+        if self.on_connect is not None and self.state != StreamState.CLOSED:
             if self._is_again:
                 self._events.append(("on_connect", ()))
                 self._wake_in(2)
@@ -188,7 +188,7 @@ class CallingConnection(TcpConnection):
         if turns == 0:
             self._stop_waiting()
             self._wake()
-        elif self.state == State.OPEN:
+        elif self.state == StreamState.OPEN:
             self._stop_waiting()
             self._timer = self._reactor.loop.timer(0)
             self._timer.start(self._wake_in, turns - 1, update=True)

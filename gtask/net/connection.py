@@ -22,7 +22,7 @@ from ..logs.loggers import get_logger
 from ..protocols.text import MAX_FRAME_BYTES, TextDecoder, encode_frame
 from .context import ContextAttribute
 from .reactor import Reactor, current_reactor
-from .stream import State, Stream
+from .stream import Stream, StreamState
 
 log = get_logger("gtask.connection")
 
@@ -94,7 +94,7 @@ class TcpConnection(Stream):
         self._room: Event | None = None  # set when the full send buffer is empty again, or we end
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.id} {self.remote_address} {State(self.state).name}>"
+        return f"<{type(self).__name__} {self.id} {self.remote_address} {StreamState(self.state).name}>"
 
     @ContextAttribute
     def context(self) -> SimpleNamespace:
@@ -118,7 +118,7 @@ class TcpConnection(Stream):
             ValueError: the data holds a line feed, so the peer would read two frames.
             TypeError: neither str nor bytes.
         """
-        if self.state != State.OPEN:
+        if self.state != StreamState.OPEN:
             return False
         if self._is_full:
             self._emit("on_error", SEND_FAILED, "send buffer full, message dropped")
@@ -130,7 +130,7 @@ class TcpConnection(Stream):
 
     def close(self, data: Data | None = None) -> None:
         """Send `data`, if any, and close when everything is sent."""
-        if self.state == State.OPEN:
+        if self.state == StreamState.OPEN:
             if data is not None:
                 self._put(data)
             self._events.clear()  # what the peer has said is not heard any more
@@ -138,7 +138,7 @@ class TcpConnection(Stream):
 
     def destroy(self) -> None:
         """Close at once; what was not sent yet is lost."""
-        if self.state != State.CLOSED:
+        if self.state != StreamState.CLOSED:
             self._events.clear()
             self._abort("destroyed here")
 
@@ -214,7 +214,7 @@ class TcpConnection(Stream):
         self._emit("on_connect")
 
     def _insecure(self, reason: str) -> None:
-        if self.state != State.CLOSED:
+        if self.state != StreamState.CLOSED:
             code = TLS_FAILED if self._is_secured() else CONNECT_FAILED
             self._events.append(("on_error", (code, reason)))
             self._abort(reason)
@@ -251,7 +251,7 @@ class TcpConnection(Stream):
 
     def _peer_ended(self) -> None:
         # The messages before the end have been delivered: their answers are in the buffer.
-        if self.state == State.OPEN:
+        if self.state == StreamState.OPEN:
             self._close("closed by the peer")
 
     def _too_long(self) -> None:
@@ -285,7 +285,7 @@ class TcpConnection(Stream):
         The first, unless the user has paused: messages, and what comes of them, wait then, but
         `on_buffer_drain`, which often is what ends the pause, does not.
         """
-        if not self._user_paused or self.state == State.CLOSED:
+        if not self._user_paused or self.state == StreamState.CLOSED:
             return 0 if self._events else -1
         for position, (event, _) in enumerate(self._events):
             if event != "on_message" and event[0] != "_":

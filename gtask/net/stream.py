@@ -27,7 +27,7 @@ PEEK: Final = _socket.MSG_PEEK
 DONT_WAIT: Final = _socket.MSG_DONTWAIT  # saves the ioctl that would make each socket non-blocking
 
 
-class State(IntEnum):
+class StreamState(IntEnum):
     """The life of a stream; it only ever moves down."""
 
     INITIAL = 0
@@ -38,9 +38,9 @@ class State(IntEnum):
 
 
 # Names of the module are found faster than attributes of an enum.
-CLOSED: Final = State.CLOSED
-FLUSHING: Final = State.FLUSHING
-OPEN: Final = State.OPEN
+CLOSED: Final = StreamState.CLOSED
+FLUSHING: Final = StreamState.FLUSHING
+OPEN: Final = StreamState.OPEN
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -52,7 +52,7 @@ class Stream(Debtor):
     greenlet that called `_write` or `_close`, and must not block.
 
     Attributes:
-        state: see `State`.
+        state: see `StreamState`.
         bytes_read, bytes_written: octets on the socket.
     """
 
@@ -79,7 +79,7 @@ class Stream(Debtor):
         self._linger = False
         self.bytes_read = 0
         self.bytes_written = 0
-        self.state = State.INITIAL
+        self.state = StreamState.INITIAL
 
     # -- for subclasses to implement ----------------------------------------------------------
 

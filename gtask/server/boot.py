@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.event import Event
 
-from ..address import format_address
 from ..logs.loggers import get_logger
 from ..logs.setup import look_after_log
 from ..net.async_tcp import close_in_child
@@ -35,21 +34,16 @@ from ..net.timer import Timer
 from ..patches.forked import when_forked
 from ..patches.leftovers import end_if_forked
 from ..process import resident_bytes
-from ..protocols.tls import TlsFilter
-from ..scoreboard import Scoreboard, State
+from ..scoreboard import Scoreboard, WorkerState
 from .bootlimit import BootLimit
 from .callbacks import CallbackService
 from .engine import Engine
-from .fairness import Fairness
+from .entrance import Entrance
 from .interface import Service
 from .load import describe
 from .lobby import Lobby
 from .messenger import Messenger
-from .networks import Networks
-from .overflow import Overflow
-from .reception import Reception
 from .service import TaskService
-from .shared_listener import SharedListener
 from .signals import Signals
 from .stats import WorkerStats
 
@@ -113,13 +107,11 @@ class WorkerProcess:
         self.is_reloading = False
         self.has_booted = False
         self.has_heirs = False  # others accept at our address
-        self.takes_guests = False  # what is accepted is left unread by `overflow`
         self.reload_told = -math.inf
         self.ended_by = math.inf  # the moment at which the process ends in any case
         self.asked_to_go = False
         self.loss = "interrupted"  # what becomes of durable tasks that a drain cuts off
         self.max_tasks = self.max_rss = self.next_check = 0.0
-        self.tls = tls
         loop = self.reactor.loop
         self.signals = Signals(
             loop,
@@ -134,34 +126,18 @@ class WorkerProcess:
         self.watchers = [
             (loop.timer(BEAT_SECONDS, BEAT_SECONDS), self.beat),
         ]
-        self.fairness = Fairness(
-            loop,
+        can_pass_on = bool(worker.served) and tls is None
+        self.entrance = Entrance(
+            settings,
+            self.reactor,
             self.stats,
-            self.is_full,
-            siblings=settings.count,
+            [] if listener is None else [listener, *others],
+            tls,
+            Lobby(lobby) if can_pass_on and lobby is not None else None,
             is_strict=is_single,
         )
-        self.listeners = [] if listener is None else [listener, *others]
-        is_web = settings.listen.protocol == "websocket"
-        self.networks = Networks(settings.allow, settings.proxy_networks, judges_requests=is_web)
-        self.reception: Reception | None = None
-        if settings.proxy_protocol == "on":
-            timeout = settings.handshake_timeout
-            self.reception = Reception(
-                self.reactor, self.stats, self.networks, timeout, self.serve_connection
-            )
         self.queues: Any = None  # the stores of a service that has some
-        self.service = self.make_service()
-        self.servers: list[SharedListener] = []  # made in the worker, one for each listener
-        can_pass_on = bool(worker.served) and tls is None
-        self.overflow = Overflow(
-            loop,
-            listener,
-            self.stats,
-            settings.concurrency,
-            Lobby(lobby) if can_pass_on and lobby is not None else None,
-            self,
-        )
+        self.service = self.entrance.service = self.make_service()
 
     def make_service(self) -> Service:
         """What serves the connections."""
@@ -177,8 +153,8 @@ class WorkerProcess:
                 worker,
                 self.reactor,
                 self.stats,
-                is_tls=self.tls is not None,
-                networks=self.networks,
+                is_tls=self.entrance.tls is not None,
+                networks=self.entrance.networks,
                 handshake_timeout=settings.handshake_timeout or NEVER,
                 send_timeout=settings.send_timeout,
             )
@@ -195,7 +171,7 @@ class WorkerProcess:
             max_send_buffer_bytes=settings.max_send_buffer_bytes,
             max_pending_bytes=settings.max_pending_bytes,
         )
-        engine.turns.on_full = self.fairness.reconsider
+        engine.turns.on_full = self.entrance.fairness.reconsider
         engine.limits.on_abandoned = self.on_abandoned
         engine.threads.on_stuck = self.on_stuck
         if settings.stores:
@@ -257,32 +233,21 @@ class WorkerProcess:
         if self.worker.on_worker_start is not None:
             self.worker.on_worker_start(self.worker)
             end_if_forked(None)
-        for listener in self.listeners:
-            server = self.service.make_server(listener)
-            server.share(self.accept, self.fairness, self.service.serve_newest)
-            self.fairness.overflow = self.overflow
-            server.start()
-            self.servers.append(server)
+        self.entrance.open()
         if self.queues is not None:
             self.queues.each("start", worker_id == 0)
         self.boot_limit.stop()
         self.has_booted = True
-        self.stats.state(State.READY)
-        self.fairness.refresh()
+        self.stats.state(WorkerState.READY)
+        self.entrance.fairness.refresh()
         self.master.tell("ready")
 
     def drain(self) -> int:
         """Accept no more, let running work end; returns 0, or 1 if it was cut off."""
         deadline = self.ended_by = monotonic() + self.stop_timeout
-        for server in self.servers:
-            if self.has_heirs:
-                server.leave()
-            else:
-                server.finish()
-        if self.servers:
-            self.overflow.close(has_heirs=self.has_heirs)
+        self.entrance.close(has_heirs=self.has_heirs)
         # Told only now: the master may then have the kernel refuse what is still in the queue.
-        self.stats.state(State.DRAINING)
+        self.stats.state(WorkerState.DRAINING)
         if self.queues is not None:
             self.queues.each("drain", self.loss)
         if not self.is_hurried:
@@ -299,13 +264,12 @@ class WorkerProcess:
     @property
     def is_idle(self) -> bool:
         """Nothing runs, waits or is connected."""
-        return self.service.is_idle and (self.reception is None or self.reception.is_idle)
+        return self.service.is_idle and self.entrance.is_idle
 
     def close_idle(self, idle_seconds: float) -> None:
         """Close connections that wait for nothing and were silent for so long."""
         self.service.close_idle(idle_seconds)
-        if self.reception is not None:
-            self.reception.close_idle(idle_seconds)
+        self.entrance.close_idle(idle_seconds)
 
     def patience(self) -> float:
         """Seconds that threads of the user's may take to end."""
@@ -327,68 +291,12 @@ class WorkerProcess:
         self.stats.after_fork_in_child()
         for watcher, _ in self.watchers:
             watcher.stop()
-        for part in (*self.servers, self.overflow, self.reception, self.service):
-            if part is not None:
-                part.after_fork_in_child()
+        self.entrance.after_fork_in_child()
+        self.service.after_fork_in_child()
         for lingering in list(self.reactor.lingering):
             lingering.end()
         close_in_child()
-        for listener in self.listeners:
-            listener.close()
         self.master.close()
-
-    # -- connections --------------------------------------------------------------------------
-
-    def is_full(self) -> bool:
-        return self.service.is_full or self.stats.connections >= self.settings.max_connections
-
-    def has_no_turn(self) -> bool:
-        """Whether another connection could be taken, but none of its tasks."""
-        connections = self.stats.connections + self.overflow.guests
-        return self.service.is_full and connections < self.settings.max_connections
-
-    def accept_one(self) -> bool:
-        """Accept a connection, whatever the gate says; False if there is none."""
-        self.takes_guests = True
-        try:
-            return bool(self.servers) and self.servers[0].accept_one()
-        finally:
-            self.takes_guests = False
-
-    def serve_newest(self) -> None:
-        """Serve what has come already on the connection that was admitted last."""
-        self.service.serve_newest()
-
-    def accept(self, client: Any, address: Any) -> None:
-        """Take up a connection, if its network may connect; runs in the hub."""
-        if self.reception is not None and self.networks.is_proxy(address):
-            self.stats.accepted()
-            self.reception.receive(client, address)
-        elif self.settings.allow and not self.networks.may_connect(address):
-            self.stats.refused()
-            client.close()
-            log.debug("refused %s", format_address(address))
-        elif not (self.takes_guests and self.overflow.receive(client, address)):
-            self.admit(client, address)
-
-    def admit(self, client: Any, address: Any) -> None:
-        """Count a connection, and serve it; runs in the hub."""
-        self.stats.accepted()
-        self.serve_connection(client, address)
-
-    def serve_connection(self, client: Any, address: Any) -> None:
-        """Serve a connection that has been counted."""
-        counted = self.stats.connections
-        try:
-            tls = TlsFilter(self.tls, server_side=True) if self.tls is not None else None
-            self.service.accept(client, address, tls)
-        except BaseException:
-            if self.stats.connections == counted:  # the service has not counted it out itself
-                self.stats.closed(0, 0)
-            raise
-
-    def is_allowed(self, address: Any) -> bool:
-        return self.networks.is_allowed(address)
 
     # -- signals and timers, in the hub -------------------------------------------------------
 
@@ -422,7 +330,7 @@ class WorkerProcess:
         self.ask_to_go(f"task {function} ignores its time limit")
 
     def on_stuck(self, threads: int) -> None:
-        self.fairness.reconsider()  # it may be full now
+        self.entrance.fairness.reconsider()  # it may be full now
         self.ask_to_go(f"{threads} threads of blocking tasks are stuck")
 
     def beat(self) -> None:
@@ -436,12 +344,12 @@ class WorkerProcess:
         if now < self.next_check or self.signalled.is_set():
             return
         self.next_check = now + CHECK_SECONDS
-        self.fairness.refresh()
+        self.entrance.fairness.refresh()
         if self.settings.idle_timeout:
             self.close_idle(self.settings.idle_timeout)
         if self.max_tasks and self.stats.done >= self.max_tasks:
             self.ask_to_go(f"max_tasks: {self.stats.done} tasks done")
-        elif self.max_rss and (rss := _resident_bytes()) > self.max_rss:
+        elif self.max_rss and (rss := resident_bytes(os.getpid())) > self.max_rss:
             self.loss = "worker_lost"
             self.ask_to_go(f"max_rss_mb: {rss / 1048576:.0f} MB resident")
 
@@ -458,7 +366,3 @@ class WorkerProcess:
 def _with_jitter(limit: float) -> float:
     """Up to a tenth less, so that workers of one age are not recycled together."""
     return limit and limit * random.uniform(0.9, 1.0)
-
-
-def _resident_bytes() -> int:
-    return resident_bytes(os.getpid())

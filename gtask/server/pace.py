@@ -13,7 +13,7 @@ from typing import Any, Final
 from ..errors import INVALID_REQUEST, OVERLOADED, ProtocolError
 from ..logs.loggers import get_logger
 from ..net.poller import Poller
-from ..net.stream import OPEN, State
+from ..net.stream import OPEN, StreamState
 from ..protocols.messages import BARE, notification, protocol_error_reply
 from ..protocols.text import TextDecoder
 from .engine import Engine
@@ -62,7 +62,7 @@ class PacedConnection(ReplyingStream):
         self._is_fresh = True  # nothing was answered yet
 
     def __repr__(self) -> str:
-        return f"<TaskConnection {self.peer} {State(self.state).name} {self._outstanding}>"
+        return f"<TaskConnection {self.peer} {StreamState(self.state).name} {self._outstanding}>"
 
     @property
     def is_stopping(self) -> bool:

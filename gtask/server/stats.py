@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Final
 
 from .. import scoreboard as board
-from ..scoreboard import Scoreboard, State
+from ..scoreboard import Scoreboard, WorkerState
 
 MAX_LOAD: Final = board.ABSENT - 1
 # What makes a process busier than its siblings, in eighths of a connection of which nothing is
@@ -91,13 +91,13 @@ class WorkerStats:
         self._take_row(row)
         self.ints[self._base + board.PID] = pid
         self.floats[self._base + board.STARTED] = monotonic()
-        self.state(State.BOOTING)
+        self.state(WorkerState.BOOTING)
         self.beat(0, 0.0)
 
-    def state(self, state: State) -> None:
+    def state(self, state: WorkerState) -> None:
         """Tell the state; siblings compare their load with that of READY workers only."""
         self.ints[self._base + board.STATE] = state
-        self._is_compared = state == State.READY
+        self._is_compared = state == WorkerState.READY
         if self._is_compared:
             self._tell_load()
         else:

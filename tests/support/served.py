@@ -14,7 +14,7 @@ import gevent.socket
 
 from gtask.binding import TaskFunction
 from gtask.net.reactor import current_reactor
-from gtask.scoreboard import Scoreboard, State
+from gtask.scoreboard import Scoreboard, WorkerState
 from gtask.server.engine import Engine
 from gtask.server.service import TaskService
 from gtask.server.stats import WorkerStats
@@ -114,7 +114,7 @@ class Served:
         self.board = Scoreboard(1)
         self.stats = WorkerStats(self.board)
         self.stats.boot(0, os.getpid())
-        self.stats.state(State.READY)
+        self.stats.state(WorkerState.READY)
         usual = {
             "concurrency": 100,
             "task_timeout": 0.0,

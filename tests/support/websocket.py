@@ -20,7 +20,7 @@ from gtask import Worker
 from gtask.callbacks import CONNECTION_CALLBACKS
 from gtask.net.reactor import current_reactor
 from gtask.protocols.tls import TlsFilter
-from gtask.scoreboard import Scoreboard, State
+from gtask.scoreboard import Scoreboard, WorkerState
 from gtask.server.fairness import Fairness
 from gtask.server.stats import WorkerStats
 from gtask.server.web.service import WebSocketService
@@ -117,7 +117,7 @@ class ServiceThread:
         fairness = Fairness(current_reactor().loop, self.stats, self._is_full)
         self.server.share(self._accept, fairness, self.service.serve_newest)
         self.server.start()
-        self.stats.state(State.READY)
+        self.stats.state(WorkerState.READY)
 
     def _is_full(self) -> bool:
         return self.stats.connections >= self.worker.max_connections

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...logs.loggers import get_logger
 from ...net.connection import Data
-from ...net.stream import READ_BYTES, State
+from ...net.stream import READ_BYTES, StreamState
 from ...protocols.tls import TlsFilter
 from ...protocols.websocket import GOING_AWAY, INTERNAL_ERROR, NORMAL, PING
 from ..worker_connection import ConnectionOwner, WorkerConnection
@@ -57,7 +57,7 @@ class WebSocketConnection(WorkerConnection):
 
     def close(self, data: Data | None = None) -> None:
         """Send `data`, if any, then close with code 1000 when everything is sent."""
-        if data is not None and self.state == State.OPEN:
+        if data is not None and self.state == StreamState.OPEN:
             self._put(data)
         self.close_code(NORMAL)
 
@@ -71,7 +71,7 @@ class WebSocketConnection(WorkerConnection):
         Raises:
             ValueError: a code that must not be sent.
         """
-        if self.state == State.OPEN:
+        if self.state == StreamState.OPEN:
             self._events.clear()  # what the peer has said is not heard any more
             self.websocket.close(code, reason)
             self._close(f"closed here, {code} {reason}", linger=True)
@@ -89,7 +89,7 @@ class WebSocketConnection(WorkerConnection):
         before = len(events)
         while (message := websocket.receive()) is not None:
             events.append(("on_message", (message,)))
-        if self.state == State.CLOSED:  # it could not be answered a Ping
+        if self.state == StreamState.CLOSED:  # it could not be answered a Ping
             return
         if self._decoder.failed:
             self._pause()
@@ -106,7 +106,7 @@ class WebSocketConnection(WorkerConnection):
         self._count_kept(len(data), len(events) > before)
 
     def _write(self, data: bytes | bytearray) -> None:
-        if self.state == State.OPEN:
+        if self.state == StreamState.OPEN:
             super()._write(data)
 
     def _peer_said_close(self, code: int, reason: str) -> None:
@@ -126,7 +126,7 @@ class WebSocketConnection(WorkerConnection):
         log.info("%r: %s", self, error.message)
 
     def _crashed(self, event: str) -> None:
-        if self.state == State.OPEN:
+        if self.state == StreamState.OPEN:
             self._events.clear()
             self.close_code(INTERNAL_ERROR, "internal error")
 
@@ -157,7 +157,7 @@ class WebSocketConnection(WorkerConnection):
             now: the monotonic clock.
             ping_interval: seconds of silence before a Ping, and after it before the end.
         """
-        if self.state != State.OPEN:
+        if self.state != StreamState.OPEN:
             return
         if self._stalled or self._user_paused or self._decoder.failed:
             self._pinged_at = 0.0  # we do not listen: silence says nothing

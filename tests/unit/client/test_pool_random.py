@@ -8,7 +8,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gtask.net.stream import State
+from gtask.net.stream import StreamState
 
 from .world import World
 
@@ -31,7 +31,7 @@ class PoolMachine(RuleBasedStateMachine):
         finally:
             self.world.close()
 
-    def choose(self, index: int, *states: State) -> Any:
+    def choose(self, index: int, *states: StreamState) -> Any:
         """One of the connections in these states, if there is one."""
         found = [each for each in self.world.opened if each.state in states]
         return found[index % len(found)] if found else None
@@ -54,27 +54,27 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(index=st.integers(0, 9), room=st.sampled_from([0, 30, 80, 1 << 40]))
     def connect(self, index: int, room: int) -> None:
-        if connection := self.choose(index, State.CONNECTING):
+        if connection := self.choose(index, StreamState.CONNECTING):
             self.world.connect(connection, room)
 
     @rule(index=st.integers(0, 9))
     def refuse(self, index: int) -> None:
-        if connection := self.choose(index, State.CONNECTING):
+        if connection := self.choose(index, StreamState.CONNECTING):
             self.world.refuse(connection)
 
     @rule(index=st.integers(0, 9))
     def take(self, index: int) -> None:
-        if connection := self.choose(index, State.OPEN, State.FLUSHING):
+        if connection := self.choose(index, StreamState.OPEN, StreamState.FLUSHING):
             self.world.take(connection)
 
     @rule(index=st.integers(0, 9), what=st.sampled_from(["pong", "pong", "goaway", "lose"]))
     def peer(self, index: int, what: str) -> None:
-        if connection := self.choose(index, State.OPEN):
+        if connection := self.choose(index, StreamState.OPEN):
             getattr(self.world, what)(connection)
 
     @rule(index=st.integers(0, 9), garbage=st.sampled_from([[], 5, {"id": 1}, "x" * 20_000]))
     def nonsense(self, index: int, garbage: Any) -> None:
-        if connection := self.choose(index, State.OPEN):
+        if connection := self.choose(index, StreamState.OPEN):
             self.world.say(connection, garbage)
 
     @rule(
@@ -85,7 +85,7 @@ class PoolMachine(RuleBasedStateMachine):
         found = [
             (connection, id)
             for connection in self.world.opened
-            if connection.state == State.OPEN
+            if connection.state == StreamState.OPEN
             for id in connection.calls
         ]
         if found:

@@ -19,7 +19,7 @@ from gtask.client.pool import ConnectionPool
 from gtask.errors import TaskError
 from gtask.net.debts import Debts
 from gtask.net.reactor import Reactor
-from gtask.net.stream import State
+from gtask.net.stream import StreamState
 
 PLENTY = 1 << 40
 OPTIONS = {
@@ -222,7 +222,7 @@ class World:
     # -- the network and the peers ------------------------------------------------------------
 
     def is_connecting(self, connection: ClientConnection) -> bool:
-        return connection.state == State.CONNECTING
+        return connection.state == StreamState.CONNECTING
 
     def connect(self, connection: ClientConnection, room: int = PLENTY) -> None:
         connection._connected(Socket(room))
@@ -305,7 +305,7 @@ class World:
         assert not self.pool.calls
         assert not self.pool.waiting
         for connection in list(self.pool.connections):  # that still have output nobody takes
-            assert connection.state == State.FLUSHING
+            assert connection.state == StreamState.FLUSHING
             connection._abort("gone")
         assert not self.pool.connections
         assert not self.watchers

@@ -7,7 +7,7 @@ from gtask.master.plans import Plan
 from gtask.master.roster import Roster
 from gtask.master.slots import Phase
 from gtask.master.status import Rates, Status, last_sign
-from gtask.scoreboard import Scoreboard, State
+from gtask.scoreboard import Scoreboard, WorkerState
 
 
 class OneMold:
@@ -77,11 +77,11 @@ def test_last_sign(heartbeat: float, executing_since: float, sign: float):
 
 def test_a_worker_that_drains_accepts_until_its_row_says_otherwise():
     status, roster, scoreboard = status_of_one()
-    scoreboard.ints[board.STATE] = State.READY
+    scoreboard.ints[board.STATE] = WorkerState.READY
     assert not status.is_drainer_accepting
     roster.drain(20.0)
     assert status.is_drainer_accepting
-    scoreboard.ints[board.STATE] = State.DRAINING
+    scoreboard.ints[board.STATE] = WorkerState.DRAINING
     assert not status.is_drainer_accepting
 
 

@@ -12,7 +12,7 @@ import pytest
 from gtask.address import Address
 from gtask.net.calling import CallingConnection
 from gtask.net.connection import CONNECT_FAILED, SEND_FAILED
-from gtask.net.stream import State
+from gtask.net.stream import StreamState
 
 from ...support.hub import until
 
@@ -61,14 +61,14 @@ def test_what_is_kept_before_it_is_connected_is_bounded(listener):
 
 def test_it_moves_from_state_to_state(listener):
     connection, events = calling(listener)
-    assert connection.state == State.INITIAL
+    assert connection.state == StreamState.INITIAL
     connection.connect()
-    assert connection.state == State.CONNECTING
+    assert connection.state == StreamState.CONNECTING
     until(lambda: events == [("on_connect",)])
-    assert connection.state == State.OPEN
+    assert connection.state == StreamState.OPEN
     connection.close()
     until(lambda: events[-1] == ("on_close",))
-    assert connection.state == State.CLOSED
+    assert connection.state == StreamState.CLOSED
 
 
 def test_a_connect_that_fails_says_where(listener):
@@ -108,7 +108,7 @@ def test_a_planned_reconnect_is_ended_by_destroy(listener):
     connection.destroy()
     until(lambda: events[-1] == ("on_close",))
     gevent.sleep(0.05)
-    assert connection.state == State.CLOSED
+    assert connection.state == StreamState.CLOSED
     assert events == [("on_connect",), ("on_close",)]
 
 
@@ -117,7 +117,7 @@ def test_closing_one_that_was_never_connected_tells_nobody(listener):
     connection.send("x")
     connection.close()
     gevent.sleep(0.01)
-    assert (connection.state, events) == (State.CLOSED, [])
+    assert (connection.state, events) == (StreamState.CLOSED, [])
     assert not connection.send("late")
 
 

@@ -15,7 +15,7 @@ from gtask.address import Address
 from gtask.net.calling import CallingConnection
 from gtask.net.connection import CONNECT_FAILED, TLS_FAILED, TcpConnection
 from gtask.net.reactor import current_reactor
-from gtask.net.stream import State
+from gtask.net.stream import StreamState
 from gtask.protocols.tls import TlsFilter
 
 from ...support import certificates
@@ -120,7 +120,7 @@ def test_a_close_that_cannot_flush_ends(send_timeout):
     until(lambda: events)
     connection.send(MUCH)
     connection.close()
-    assert connection.state == State.FLUSHING
+    assert connection.state == StreamState.FLUSHING
     until(lambda: ("on_close",) in events)
     assert names(events).count("on_close") == 1
     near.close()
@@ -133,7 +133,7 @@ def test_a_caller_that_waits_for_its_server_is_not_ended(listener, send_timeout)
     until(lambda: events)
     connection.send(MUCH)
     gevent.sleep(0.5)
-    assert connection.state == State.OPEN
+    assert connection.state == StreamState.OPEN
     connection.close()
     until(lambda: ("on_close",) in events)
     peer.close()
@@ -156,14 +156,14 @@ def test_on_connect_comes_after_the_handshake_at_both_ends(listener):
     connection.send("before")
     connection.connect()
     gevent.sleep(0.05)
-    assert connection.state == State.CONNECTING
+    assert connection.state == StreamState.CONNECTING
     assert not events
     served, told = serve_tls(listener)
     assert not told
     until(lambda: len(told) == 2)
     assert told == [("on_connect",), ("on_message", "before")]
     assert events == [("on_connect",)]
-    assert connection.state == State.OPEN
+    assert connection.state == StreamState.OPEN
     served.send("answer")
     until(lambda: ("on_message", "answer") in events)
     served.close()
@@ -260,7 +260,7 @@ def test_a_planned_reconnect_is_ended(listener, verb):
     until(lambda: connection._timer is not None)
     getattr(connection, verb)()
     gevent.sleep(0.1)
-    assert connection.state == State.CLOSED
+    assert connection.state == StreamState.CLOSED
     assert names(events) == ["on_connect"]
 
 
@@ -309,7 +309,7 @@ def test_the_end_of_the_old_connection_is_not_that_of_the_new_one(listener):
     second, _ = listener.accept()
     second.sendall(b"hello\n")
     until(lambda: ("on_message", "hello") in events)
-    assert connection.state == State.OPEN
+    assert connection.state == StreamState.OPEN
     assert names(events) == ["on_connect", "on_message", "on_close", "on_connect", "on_message"]
     connection.destroy()
     first.close()
@@ -332,7 +332,7 @@ def test_both_callbacks_may_ask_for_a_reconnect(after):
             while True:
                 accepted.append(listener.accept()[0])
         assert len(accepted) == 1
-        assert connection.state == State.OPEN
+        assert connection.state == StreamState.OPEN
         connection.on_close = None
         connection.destroy()
         accepted[0].close()

@@ -14,7 +14,7 @@ import pytest
 
 from gtask.net.lingerer import LINGER_BYTES
 from gtask.net.reactor import current_reactor
-from gtask.net.stream import CLOSED, FLUSHING, OPEN, State, Stream
+from gtask.net.stream import CLOSED, FLUSHING, OPEN, Stream, StreamState
 
 from ...support.hub import until
 
@@ -216,5 +216,5 @@ def test_lingering_has_a_limit(tcp_pair):
 
 
 def test_states_only_move_down():
-    assert list(State) == sorted(State)
+    assert list(StreamState) == sorted(StreamState)
     assert OPEN < FLUSHING < CLOSED

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from gtask.scoreboard import Scoreboard, State
+from gtask.scoreboard import Scoreboard, WorkerState
 from gtask.server import acceptor as module
 from gtask.server.acceptor import Acceptor
 from gtask.server.fairness import BURST, Fairness
@@ -34,7 +34,7 @@ class World:
         for row in reversed(range(siblings)):
             self.stats = WorkerStats(scoreboard)
             self.stats.boot(row, 1 + row)
-            self.stats.state(State.READY)
+            self.stats.state(WorkerState.READY)
         self.most = 100
         self.fairness = Fairness(
             self.loop, self.stats, lambda: len(self.taken) >= self.most, siblings=siblings

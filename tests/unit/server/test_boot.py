@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _socket
 import contextlib
-import ipaddress
 import os
 import signal
 import socket
@@ -20,7 +19,7 @@ from gtask import scoreboard as board
 from gtask import task
 from gtask.net.timer import Timer
 from gtask.patches import leftovers
-from gtask.scoreboard import Scoreboard, State
+from gtask.scoreboard import Scoreboard, WorkerState
 from gtask.server import boot as module
 from gtask.server.boot import FAILED_TO_BOOT, REPORT_CONNECTIONS, WorkerProcess
 from gtask.worker import Worker
@@ -78,7 +77,7 @@ class Running:
         """Run it as worker 0 on row 1, while each of the script is called in turn when it serves."""
 
         def play():
-            until(lambda: self.state() == State.READY)
+            until(lambda: self.state() == WorkerState.READY)
             for step in script:
                 step()
 
@@ -143,7 +142,7 @@ def test_it_boots_serves_drains_and_ends(make):
     assert lines == [b"7\n"]
     (ready,) = running.told()
     assert ready == {"event": "ready", "row": 1, "pid": os.getpid()}
-    assert running.state() == State.DRAINING
+    assert running.state() == WorkerState.DRAINING
     assert running.board.loads[1] == board.ABSENT
     assert running.board.ints[board.CELLS + board.PID] == os.getpid()
     assert running.board.ints[board.CELLS + board.ACCEPTED] == 1
@@ -180,7 +179,7 @@ def test_one_that_cannot_start_says_why(make):
     (failed,) = running.told()
     assert failed["event"] == "failed"
     assert failed["reason"].startswith("KeyError: 'MAIL_HOST'")
-    assert running.state() == State.BOOTING
+    assert running.state() == WorkerState.BOOTING
 
 
 def test_a_drain_that_takes_too_long_is_cut_off_and_told_by_its_code(make):
@@ -281,55 +280,6 @@ def test_at_the_end_no_timer_of_the_users_is_left(make):
     assert not Timer._watchers
 
 
-# -- who may connect ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("allow", "address", "is_allowed"),
-    [
-        (["10.0.0.0/8"], ("10.1.2.3", 1), True),
-        (["10.0.0.0/8"], ("11.1.2.3", 1), False),
-        (["10.0.0.0/8", "127.0.0.1"], ("127.0.0.1", 1), True),
-        (["10.0.0.0/8"], ("::ffff:10.1.2.3", 1, 0, 0), True),
-        (["10.0.0.0/8"], ("::ffff:11.1.2.3", 1, 0, 0), False),
-        (["fe80::/10"], ("fe80::1%eth0", 1, 0, 2), True),
-        (["10.0.0.0/8"], ("fe80::1%eth0", 1, 0, 2), False),
-        (["10.0.0.0/8"], "", True),
-        (["10.0.0.0/8"], b"\0abstract", True),
-    ],
-)
-def test_only_the_networks_of_allow_may_connect(make, allow, address, is_allowed):
-    running = make(allow=[ipaddress.ip_network(each) for each in allow])
-    assert running.process.is_allowed(address) == is_allowed
-
-
-def test_who_may_not_connect_is_closed_and_counted(make):
-    running = make(allow=["10.0.0.0/8"])
-    peer, client = socket.socketpair()
-    running.process.accept(_socket.socket(fileno=client.detach()), ("11.1.2.3", 1))
-    assert peer.recv(1) == b""
-    assert running.board.ints[board.REFUSED] == 1
-    assert running.board.ints[board.ACCEPTED] == running.process.stats.connections == 0
-    peer.close()
-
-
-def test_a_connection_that_fails_on_its_way_is_not_counted_for_ever(make):
-    running = make(max_connections=1)
-    with pytest.raises(AttributeError):
-        running.process.accept(None, ("10.1.2.3", 1))
-    assert running.process.stats.connections == 0
-    assert not running.process.is_full()
-    assert running.process.service.is_idle
-
-
-def test_it_is_full_with_max_connections(make):
-    running = make(max_connections=2)
-    running.process.stats.accepted()
-    assert not running.process.is_full()
-    running.process.stats.accepted()
-    assert running.process.is_full()
-
-
 # -- what it tells the master ---------------------------------------------------------------------
 
 
@@ -426,7 +376,7 @@ def test_connections_are_reported_in_parts_of_which_the_last_says_so(make):
     assert (empty["connections"], empty["first"], empty["last"]) == ([], True, True)
     ends = [socket.socketpair() for _ in range(REPORT_CONNECTIONS + 1)]
     for _, client in ends:
-        running.process.accept(_socket.socket(fileno=client.detach()), ("10.1.2.3", 1))
+        running.process.entrance.accept(_socket.socket(fileno=client.detach()), ("10.1.2.3", 1))
     running.process.on_report()
     parts = running.told()
     assert [(len(part["connections"]), part["first"], part["last"]) for part in parts] == [
@@ -468,7 +418,7 @@ def test_it_gives_up_all_that_is_the_workers(make):
     connected = 3
     ends = [socket.socketpair() for _ in range(connected)]
     for _, client in ends:
-        running.process.accept(_socket.socket(fileno=client.detach()), ("10.1.2.3", 1))
+        running.process.entrance.accept(_socket.socket(fileno=client.detach()), ("10.1.2.3", 1))
     running.process.after_fork_in_child()
     for peer, _ in ends:
         assert peer.recv(1) == b""

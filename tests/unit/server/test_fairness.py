@@ -15,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gtask.scoreboard import Scoreboard, State
+from gtask.scoreboard import Scoreboard, WorkerState
 from gtask.server import fairness as module
 from gtask.server import stats as stats_module
 from gtask.server.fairness import MAX_DEFER_SECONDS, Fairness
@@ -48,7 +48,7 @@ class Process:
             is_strict=world.is_strict,
         )
         self.gate = Gate(self.loop, -1)
-        self.stats.state(State.READY)
+        self.stats.state(WorkerState.READY)
         self.fairness.start(self.gate)
 
     @property

@@ -11,7 +11,7 @@ import pytest
 
 from gtask import native
 from gtask import scoreboard as board
-from gtask.scoreboard import Scoreboard, State
+from gtask.scoreboard import Scoreboard, WorkerState
 from gtask.server import overflow as module
 from gtask.server.lobby import Lobby
 from gtask.server.overflow import ASKS, GONE, LOOK_SECONDS, SILENT, WAITS, Overflow, what_is_wished
@@ -29,7 +29,7 @@ class Process:
     def __init__(self, world, row, lobby):
         self.stats = WorkerStats(world.board)
         self.stats.boot(row, os.getpid())
-        self.stats.state(State.READY)
+        self.stats.state(WorkerState.READY)
         self.admitted = []
         self.listener = world.listener
         self.takes = True

@@ -8,7 +8,7 @@ import gevent
 import pytest
 from gevent.server import StreamServer
 
-from gtask.scoreboard import Scoreboard, State
+from gtask.scoreboard import Scoreboard, WorkerState
 from gtask.server import acceptor
 from gtask.server.fairness import Fairness
 from gtask.server.shared_listener import TextServer
@@ -30,7 +30,7 @@ class Running:
         self.listener = Listener()
         self.stats = WorkerStats(Scoreboard(2))
         self.stats.boot(0, 1)
-        self.stats.state(State.READY)
+        self.stats.state(WorkerState.READY)
         self.is_full = False
         self.fairness = Fairness(gevent.get_hub().loop, self.stats, lambda: self.is_full)
         self.taken, self.errors = [], []

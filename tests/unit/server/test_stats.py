@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gtask import scoreboard as board
-from gtask.scoreboard import ABSENT, Scoreboard, State
+from gtask.scoreboard import ABSENT, Scoreboard, WorkerState
 from gtask.server import stats as module
 from gtask.server.stats import (
     CONNECTION_LOAD,
@@ -33,7 +33,7 @@ def workers(count: int, capacity: int = 8) -> tuple[Scoreboard, list[WorkerStats
     made = [WorkerStats(scoreboard) for _ in range(count)]
     for row, stats in enumerate(made):
         stats.boot(row, 4000 + row)
-        stats.state(State.READY)
+        stats.state(WorkerState.READY)
     return scoreboard, made
 
 
@@ -50,7 +50,7 @@ def test_a_worker_that_boots_is_on_the_board_but_compared_with_nobody(clock):
     stats = WorkerStats(scoreboard)
     stats.boot(2, 4711)
     assert cell(scoreboard, 2, board.PID) == 4711
-    assert cell(scoreboard, 2, board.STATE) == State.BOOTING
+    assert cell(scoreboard, 2, board.STATE) == WorkerState.BOOTING
     assert moment(scoreboard, 2, board.STARTED) == clock.now
     assert moment(scoreboard, 2, board.HEARTBEAT) == clock.now
     assert list(scoreboard.loads) == [ABSENT] * 4
@@ -102,7 +102,7 @@ def test_where_one_task_runs_at_a_time_connections_that_wait_for_nothing_hardly_
     scoreboard = Scoreboard(1)
     stats = WorkerStats(scoreboard, runs_one_at_a_time=True)
     stats.boot(0, 1)
-    stats.state(State.READY)
+    stats.state(WorkerState.READY)
     for _ in range(100):
         stats.accepted()
         stats.answered()
@@ -119,7 +119,7 @@ def test_a_load_beyond_what_its_cell_holds_is_the_greatest_that_it_holds(clock):
     assert scoreboard.loads[0] == RUNNING_LOAD
 
 
-@pytest.mark.parametrize("state", [State.DRAINING, State.BOOTING])
+@pytest.mark.parametrize("state", [WorkerState.DRAINING, WorkerState.BOOTING])
 def test_only_a_ready_worker_is_compared(clock, state):
     scoreboard, (first, second) = workers(2)
     first.set_running(9)
@@ -151,7 +151,7 @@ def test_the_smallest_load_and_the_siblings_are_found(loads):
     scoreboard = Scoreboard(16)
     stats = WorkerStats(scoreboard)
     stats.boot(0, 1)
-    stats.state(State.READY)
+    stats.state(WorkerState.READY)
     stats.set_running(loads[0] % ABSENT // RUNNING_LOAD)
     for row, load in enumerate(loads[1:], 1):
         scoreboard.loads[row] = load

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gtask import scoreboard as board
 from gtask.errors import DRAINING, OVERLOADED, TaskTimedOut
 from gtask.protocols.messages import BARE
-from gtask.scoreboard import Scoreboard, State
+from gtask.scoreboard import Scoreboard, WorkerState
 from gtask.server import turns as module
 from gtask.server.stats import RUNNING_LOAD, WorkerStats
 from gtask.server.turns import Turns
@@ -28,7 +28,7 @@ class World:
         self.board = Scoreboard(1)
         stats = WorkerStats(self.board)
         stats.boot(0, os.getpid())
-        stats.state(State.READY)
+        stats.state(WorkerState.READY)
         self.turns = Turns(concurrency, self.loop, stats)
         self.connection = NotedConnection(self.turns.take)
         self.calls = {}

@@ -9,7 +9,7 @@ import gevent
 import gevent.event
 import pytest
 
-from gtask.net.stream import State
+from gtask.net.stream import StreamState
 
 from ....support.wait import wait_until
 from ....support.websocket import (
@@ -171,7 +171,7 @@ def test_a_peer_that_takes_it_slowly_is_not_dropped(limits):
         while time.monotonic() - began < 3:
             assert raw.socket.recv(30_000)
             time.sleep(0.02)
-        assert service.connection.state == State.OPEN
+        assert service.connection.state == StreamState.OPEN
 
 
 def test_pongs_are_not_collected_for_a_peer_that_does_not_read():
