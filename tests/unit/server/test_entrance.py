@@ -29,16 +29,23 @@ class Process:
     def __init__(self, **options):
         worker = Worker("text+unix:///unused", name="W", tasks=[echo], **options)
         worker.load()
+        settings = worker.settings()
         self.board = Scoreboard(1)
         self.stats = WorkerStats(self.board)
         self.stats.boot(0, 1)
         reactor = current_reactor()
-        self.entrance = Entrance(
-            worker.settings(), reactor, self.stats, [], None, None, is_strict=False
+        self.entrance = Entrance(settings, reactor, self.stats, [], None, None, is_strict=False)
+        engine = Engine(
+            worker.served,
+            reactor,
+            self.stats,
+            concurrency=settings.concurrency,
+            task_timeout=settings.task_timeout,
+            max_frame_bytes=settings.max_frame_bytes,
+            max_batch=settings.max_batch,
+            max_send_buffer_bytes=settings.max_send_buffer_bytes,
         )
-        self.service = self.entrance.service = TaskService(
-            Engine(worker.served, reactor, self.stats)
-        )
+        self.service = self.entrance.service = TaskService(engine)
 
 
 @pytest.fixture
