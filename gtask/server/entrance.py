@@ -59,6 +59,7 @@ class Entrance:
         self.max_connections = settings.max_connections
         is_web = settings.listen.protocol == "websocket"
         self.networks = Networks(settings.allow, settings.proxy_networks, judges_requests=is_web)
+        self.is_for_all = not settings.allow
         self.reception: Reception | None = None
         if settings.proxy_protocol == "on":
             timeout = settings.handshake_timeout
@@ -149,7 +150,7 @@ class Entrance:
         if self.reception is not None and self.networks.is_proxy(address):
             self.stats.accepted()
             self.reception.receive(client, address)
-        elif not self.networks.may_connect(address):
+        elif not (self.is_for_all or self.networks.may_connect(address)):
             self.stats.refused()
             client.close()
             log.debug("refused %s", format_address(address))
