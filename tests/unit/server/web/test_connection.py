@@ -29,7 +29,11 @@ MIB = 1 << 20
 # -- ends ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("begun", [b"", frame(TEXT, b"half")[:5], frame(TEXT, b"x", fin=False)])
+@pytest.mark.parametrize(
+    "begun",
+    [b"", frame(TEXT, b"half")[:5], frame(TEXT, b"x", fin=False)],
+    ids=["nothing", "half a frame", "half a message"],
+)
 @pytest.mark.parametrize("end", [lambda raw: raw.socket.close(), RawClient.reset])
 def test_a_peer_that_vanishes(service, client, begun, end):
     client.send(begun)
