@@ -346,9 +346,9 @@ def test_a_frozen_worker_is_left_alone(spawn):
 
 
 def test_a_thousand_greenlets_through_a_cutting_proxy(spawn):
+    """Every call has one end and its own result; GTASK_TEST_SECONDS makes it run longer."""
     seed = random.randrange(10**6)
     print(f"seed {seed}")
-    """Every call has one end and its own result; GTASK_TEST_SECONDS makes it run longer."""
     server = spawn(INI.format(count=4), things=TASKS)
     seconds = float(os.environ.get("GTASK_TEST_SECONDS", "6"))
     until = time.monotonic() + seconds
