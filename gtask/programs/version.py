@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
-from .. import __version__
-from ..compiled import how
+from ..compiled import version
 
 
 def add_version_option(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +12,6 @@ def add_version_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--version",
         action="version",
-        version=f"%(prog)s {__version__} ({how()}, Python {sys.version.split()[0]})",
+        version=f"%(prog)s {version()}",
         help="say which gtask this is",
     )

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from gtask.compiled import version
+
 from ..support.peer import Peer
 from ..support.spawn import ROOT, is_alive
 from ..support.wait import wait_until
@@ -57,6 +59,7 @@ def test_ready_line_tells_the_address(spawn):
     worker = spawn(INI, tasks=TASKS)
     host, port = worker.address()
     assert f"Tasks ready: text://{host}:{port}, 2 workers" in worker.text
+    assert f"gtask {version()}: generation 1 serves" in worker.text
     with worker.peer() as peer:
         assert peer.bare("add", 1, 2) == 3
 
@@ -365,6 +368,7 @@ def test_a_script_is_its_own_master_even_if_it_has_patched_itself(tmp_path: Path
         port = int(said.partition("text://127.0.0.1:")[2].partition(",")[0])
         with Peer(("127.0.0.1", port)) as peer:
             assert peer.bare("add", 1, 2) == 3
+        assert ": generation 1 serves" in process.stderr.readline()
         process.send_signal(signal.SIGHUP)
         assert " ready: " in process.stderr.readline()
         with Peer(("127.0.0.1", port)) as peer:

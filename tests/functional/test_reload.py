@@ -303,6 +303,12 @@ def test_a_new_address_in_use_is_reported_and_the_old_goes_on(spawn):
     assert ask_version(worker) == 1
 
 
+def test_a_reload_that_was_asked_for_by_a_signal_is_told_in_the_log(spawn):
+    worker = spawn(INI, tasks=version(1))
+    worker.send_signal(signal.SIGHUP)
+    wait_until(lambda: ": generation 2 serves" in worker.text)
+
+
 def test_each_signal_reloads_and_those_during_a_reload_are_one_more(spawn):
     worker = spawn(INI, tasks=version(1))
     for number, sign in enumerate((signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2), 2):
