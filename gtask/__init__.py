@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import compiled
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .client.calls import Call as Call
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
     from .tasks import current_task as current_task
     from .tasks import task as task
     from .worker import Worker as Worker
-
-__version__ = "0.1.0"
 
 compiled.choose(__path__[0])
 

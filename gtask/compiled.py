@@ -100,13 +100,6 @@ def how() -> str:
     return "compiled" if is_compiled() else "from sources"
 
 
-def version() -> str:
-    """Which gtask runs, e.g. "0.1.0 (compiled, Python 3.11.7)"."""
-    from . import __version__  # setup.py runs this file by itself
-
-    return f"{__version__} ({how()}, Python {sys.version.split()[0]})"
-
-
 def _compiled(package: str) -> set[str]:
     """The compiled modules that are there, and the library."""
     return {

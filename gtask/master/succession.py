@@ -10,10 +10,10 @@ import os
 from collections.abc import Callable, Mapping
 from time import monotonic
 
-from ..compiled import version
 from ..config import Settings, stores_of
 from ..logs.loggers import get_logger
 from ..logs.setup import reopen_log, setup_logging
+from ..version import what_runs
 from .change import Change
 from .channels import Channels
 from .daemon import Reporter, redirect_output
@@ -120,7 +120,7 @@ class Succession:
             count = self._roster.plans[service.name].count
             workers = "1 worker" if count == 1 else f"{count} workers"
             log.info("%s ready: %s, %s", service.name, mold.place(service), workers)
-        log.info("gtask %s: generation %d serves", version(), mold.number)
+        log.info("gtask %s: generation %d serves", what_runs(), mold.number)
         self._reporter.report(0, "")
 
     def report_failure(self, code: int, reason: str) -> None:

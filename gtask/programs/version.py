@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..compiled import version
+from ..version import what_runs
 
 
 def add_version_option(parser: argparse.ArgumentParser) -> None:
@@ -12,6 +12,6 @@ def add_version_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--version",
         action="version",
-        version=f"%(prog)s {version()}",
+        version=f"%(prog)s {what_runs()}",
         help="say which gtask this is",
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from gtask.compiled import version
+from gtask.version import what_runs
 
 from ..support.peer import Peer
 from ..support.spawn import ROOT, is_alive
@@ -59,7 +59,7 @@ def test_ready_line_tells_the_address(spawn):
     worker = spawn(INI, tasks=TASKS)
     host, port = worker.address()
     assert f"Tasks ready: text://{host}:{port}, 2 workers" in worker.text
-    assert f"gtask {version()}: generation 1 serves" in worker.text
+    assert f"gtask {what_runs()}: generation 1 serves" in worker.text
     with worker.peer() as peer:
         assert peer.bare("add", 1, 2) == 3
 
