@@ -65,13 +65,13 @@ class CallbackService:
         """A greenlet begins to call the user."""
         self.running += 1
         self.stats.enter(monotonic())
+        self.stats.done += 1
         self.stats.set_running(self.running)
         self.stats.executing[0] = 1
 
     def finished(self) -> None:
         """It is through."""
         self.running -= 1
-        self.stats.done += 1
         self.stats.set_running(self.running)
 
     def drain(self) -> None:

@@ -213,6 +213,7 @@ class TaskConnection(PacedConnection):
         """Run the greenlet's task, for `call` if that is an object; returns the reply."""
         task = greenlet.task
         stats = self.engine.stats
+        stats.done += 1
         if stats.number != task.number:
             stats.number = stats.executing[0] = task.number
         try:
@@ -227,7 +228,6 @@ class TaskConnection(PacedConnection):
         except BaseException as error:  # the edge to user code
             return self._failed(greenlet, error)
         finally:
-            stats.done += 1
             if len(greenlet.context) > 1 or greenlet.locals:
                 greenlet.forget_call()
         try:

@@ -31,7 +31,7 @@ class WorkerStats:
         fresh: those of them of which nothing was answered yet.
         load: what siblings compare.
         running: tasks that have blocked and go on later; the one on the CPU is not among them.
-        done: tasks that have ended since the process started, well or not.
+        done: tasks since the process started.
         executing: memory of the one cell for 1 + the number of the function on the CPU, 0 for none.
         number: what stands in that cell, so that a run of equal tasks need not write it again.
         since: memory of the one cell that tells since when it has the CPU.

@@ -52,21 +52,6 @@ tasks = tasks
 """
 
 
-def test_status_does_not_count_what_has_only_begun(spawn):
-    worker = spawn(INI, tasks=TASKS)
-
-    def figures():
-        tasks = worker.status()["services"][0]
-        return tasks["running"], tasks["done"]
-
-    with worker.peer() as peer:
-        peer.send(b'{"function":"nap","args":[%d]}\n' % (2 * SLOWNESS))
-        wait_until(lambda: figures()[0])
-        assert figures() == (1, 0)
-        peer.line()
-    wait_until(lambda: figures() == (0, 1))
-
-
 def test_status_counts_what_was_done(spawn):
     worker = spawn(INI, tasks=TASKS)
     worker.expects_traceback = True

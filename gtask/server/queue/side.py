@@ -211,6 +211,7 @@ class QueueSide:
         run = greenlet.execution
         assert isinstance(run, Run)
         stats = self.engine.stats
+        stats.done += 1
         stats.number = stats.executing[0] = run.task.number
         try:
             end = run.returned(self._call(greenlet, run))
@@ -222,7 +223,6 @@ class QueueSide:
             end = run.raised(error)
         finally:
             greenlet.forget_call()
-        stats.done += 1
         greenlet.has_blocked = False
         run.is_done = True
         run.stop_timer()
