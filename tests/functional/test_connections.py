@@ -275,9 +275,13 @@ def test_a_drain_answers_what_runs_and_what_was_queued_and_refuses_the_rest(spaw
 
 def test_a_killed_workers_caller_sees_the_end_and_others_nothing(spawn):
     worker = spawn(ini("count = 2"), some=MODULE)
-    peers = [worker.peer() for _ in range(6)]
-    pids = [peer.bare("pid") for peer in peers]
-    assert len(set(pids)) == 2
+    peers, pids = [], []
+    while (
+        len(peers) < 6 or len(set(pids)) < 2
+    ):  # one that is answered weighs little: several may go to one
+        assert len(peers) < 40
+        peers.append(worker.peer())
+        pids.append(peers[-1].bare("pid"))
     victim = pids[0]
     peers[0].send(b'{"function":"nap","args":[30]}\n')
     kill(victim)
